@@ -1,0 +1,1 @@
+"""Encoder and labelled cases to results of each fold."""

@@ -1,0 +1,1 @@
+"""Radiograph to CT: train the generator, make volumes, publish a corpus."""

@@ -1,0 +1,160 @@
+"""A finished folder on disk, with a record of what made it: whole, or absent.
+
+Stages speak to one another only through artifacts. Work happens in `<name>.partial`, locked;
+receipts and checkpoints live there, so a rerun of the same recipe continues where the last one
+died. `record.json` is written last and synced, then the folder takes its name in one rename.
+"""
+
+import hashlib
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from synth_ct.kit.durable import sha256_of_file, sync_folder, write_text
+from synth_ct.kit.numerics import numerics
+from synth_ct.kit.quarantine import REPORT
+
+RECORD = "record.json"
+PLAN = "recipe.partial.json"
+LOCK = ".lock"
+LOCAL_FILES = frozenset({REPORT, "sources.csv"})
+"""Files that hold paths of this machine: never hashed into an identity, never exported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Who made this folder, from what, and how."""
+
+    kind: str
+    recipe: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Name of each input artifact -> its fingerprint."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Name of each file at the top of the folder -> its sha256."""
+    code: str = ""
+    """Hash of the packaged sources that ran."""
+    numerics: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen digits that change when kind, recipe, inputs or outcome change."""
+        identity = {k: getattr(self, k) for k in ("kind", "recipe", "inputs", "files")}
+        text = json.dumps(identity, sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code_hash() -> str:
+    """One hash over every Python file of the package, so a record says which code ran."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0{sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return the record of a finished artifact, or None where there is none yet."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); the folder cannot be trusted: delete it and run again"
+        ) from error
+
+
+def differing_fields(found: Any, wanted: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the leaves in which two nested recipes differ."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        names = sorted({*found, *wanted})
+        below = [
+            differing_fields(found.get(n), wanted.get(n), f"{prefix}.{n}" if prefix else n)
+            for n in names
+        ]
+        return [name for group in below for name in group]
+    return [] if found == wanted else [prefix]
+
+
+def refuse_other(folder: Path, found: Record, wanted: Record) -> None:
+    """Raise, naming the fields, unless `found` was made as `wanted` asks."""
+    parts = ("kind", "recipe", "inputs")
+    was, asked = ({p: getattr(r, p) for p in parts} for r in (found, wanted))
+    changed = differing_fields(json.loads(json.dumps(was)), json.loads(json.dumps(asked)))
+    if changed:
+        raise ValueError(
+            f"{folder} was made by another recipe; fields that differ: {', '.join(changed)}. "
+            "Choose another root or name, or delete the folder to make it anew."
+        )
+
+
+def is_done(folder: Path, wanted: Record) -> bool:
+    """Say whether `folder` already holds `wanted`; complain if it holds something else."""
+    found = read_record(folder)
+    if found is not None:
+        refuse_other(folder, found, wanted)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"{folder} exists but holds no {RECORD}, so it is not a finished artifact; "
+            "choose another name or remove the folder"
+        )
+    return found is not None
+
+
+def partial_of(folder: Path) -> Path:
+    """Where the work on `folder` happens until it is finished."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
+@contextmanager
+def publish(folder: Path, wanted: Record) -> Generator[Path, None, None]:
+    """Yield the locked workspace to fill; it takes its real name only if the block succeeds.
+
+    What an earlier, killed run of the same recipe left in the workspace is still there.
+    """
+    if is_done(folder, wanted):
+        raise ValueError(f"{folder} is finished; a finished artifact never changes")
+    workspace = partial_of(folder)
+    workspace.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another process is working on {workspace}; wait for it or end it"
+        ) from None
+    try:
+        _begin_or_continue(workspace, wanted)
+        yield workspace
+        _finish(workspace, folder, wanted)
+    finally:
+        lock.release()
+
+
+def _begin_or_continue(workspace: Path, wanted: Record) -> None:
+    plan = workspace / PLAN
+    if plan.exists():
+        refuse_other(workspace, Record(**json.loads(plan.read_text())), wanted)
+    else:
+        write_text(plan, json.dumps(asdict(wanted), indent=1, allow_nan=False))
+
+
+def _finish(workspace: Path, folder: Path, wanted: Record) -> None:
+    (workspace / PLAN).unlink()
+    (workspace / LOCK).unlink(missing_ok=True)
+    tops = sorted(p for p in workspace.iterdir() if p.is_file() and p.name not in LOCAL_FILES)
+    files = {p.name: sha256_of_file(p) for p in tops}
+    done = replace(wanted, files=files, code=code_hash(), numerics=numerics())
+    write_text(workspace / RECORD, json.dumps(asdict(done), indent=1, allow_nan=False))
+    if folder.exists():
+        folder.rmdir()  # an empty folder a person made beforehand
+    workspace.rename(folder)
+    sync_folder(folder.parent)

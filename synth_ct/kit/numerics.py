@@ -1,0 +1,22 @@
+"""Within what limits two runs may promise the same bits."""
+
+import platform
+
+import numpy as np
+import torch
+
+
+def numerics(device: str = "cpu") -> dict[str, str]:
+    """Everything outside the recipe that can change the last bit of a result."""
+    facts = {
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+    if device.startswith("cuda"):
+        facts["device"] = torch.cuda.get_device_name()
+        facts["cudnn"] = str(torch.backends.cudnn.version())
+    return facts

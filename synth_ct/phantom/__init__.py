@@ -1,0 +1,1 @@
+"""A procedural thorax and abdomen with labels: the embedded data set."""

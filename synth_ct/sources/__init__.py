@@ -1,0 +1,1 @@
+"""Reading the world, distrustfully: every importer writes one cohort and a quarantine report."""

@@ -1,0 +1,1 @@
+"""CT to radiograph, and any radiograph to the one input the models know."""
