@@ -1,0 +1,94 @@
+"""Run a distrustful reader over many candidates, in worker processes that may die.
+
+A reader that refuses gives a quarantine row. One that kills its process (a crash in a decoder, the
+kernel's out-of-memory killer) is found by running the suspects alone, and quarantined as well.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from synth_ct.cohort.case import Case, Found, Read
+from synth_ct.kit.quarantine import Refused, SetAside
+
+Outcome = Case | SetAside
+DEATHS_ALLOWED = 2
+"""A candidate that kills this many processes while it is alone in them is quarantined."""
+
+
+def attempt(read: Read, item: Found, workspace: Path) -> Outcome:
+    """Read one candidate; what cannot be trusted becomes a quarantine row."""
+    try:
+        return read(item, workspace)
+    except Refused as refused:
+        return SetAside(
+            code=refused.code, file=item.name, cause=refused.cause, remedy=refused.remedy
+        )
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)) not in (*item.files, *item.labels):
+            raise  # our own disk failed, not the source: stop, keep the receipts
+        cause = f"the file cannot be read ({error.strerror})"
+        return SetAside(code="E_UNREADABLE", file=item.name, cause=cause, remedy="check its rights")
+
+
+def read_all(
+    read: Read, items: Sequence[Found], workspace: Path, workers: int
+) -> Iterator[tuple[Found, Outcome]]:
+    """Yield every candidate with its outcome, in any order; `workers=0` reads in this process."""
+    if workers == 0:
+        for item in items:
+            yield item, attempt(read, item, workspace)
+        return
+    todo = deque(items)
+    while todo:
+        suspects: list[Found] = []
+        yield from _until_a_death(read, todo, workspace, workers, suspects)
+        for item in suspects:
+            yield item, _alone(read, item, workspace)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Forked from a clean server: no inherited threads or locks, and imports are paid once."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["synth_ct.cohort.pool"])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _until_a_death(
+    read: Read, todo: deque[Found], workspace: Path, workers: int, suspects: list[Found]
+) -> Iterator[tuple[Found, Outcome]]:
+    """Work through `todo`; if a process dies, whatever was in flight becomes `suspects`."""
+    with _pool(workers) as pool:
+        flying: dict[Future[Outcome], Found] = {}
+        try:
+            while todo or flying:
+                while todo and len(flying) < 4 * workers:
+                    future = pool.submit(attempt, read, todo[0], workspace)
+                    flying[future] = todo.popleft()
+                done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    outcome = future.result()
+                    yield flying.pop(future), outcome
+        except BrokenProcessPool:
+            suspects += flying.values()
+
+
+def _alone(read: Read, item: Found, workspace: Path) -> Outcome:
+    for _ in range(DEATHS_ALLOWED):
+        try:
+            with _pool(1) as pool:
+                return pool.submit(attempt, read, item, workspace).result()
+        except BrokenProcessPool:
+            continue
+    cause = f"reading it killed its process {DEATHS_ALLOWED} times, alone each time"
+    remedy = "look at the file with another program; it may be malformed or too big for memory"
+    return SetAside(code="E_CRASH", file=item.name, cause=cause, remedy=remedy)
