@@ -148,12 +148,13 @@ def _begin_or_continue(workspace: Path, wanted: Record) -> None:
 
 
 def _finish(workspace: Path, folder: Path, wanted: Record) -> None:
-    (workspace / PLAN).unlink()
-    (workspace / LOCK).unlink(missing_ok=True)
-    tops = sorted(p for p in workspace.iterdir() if p.is_file() and p.name not in LOCAL_FILES)
+    ours = LOCAL_FILES | {PLAN, LOCK, RECORD}
+    tops = sorted(p for p in workspace.iterdir() if p.is_file() and p.name not in ours)
     files = {p.name: sha256_of_file(p) for p in tops}
     done = replace(wanted, files=files, code=code_hash(), numerics=numerics())
     write_text(workspace / RECORD, json.dumps(asdict(done), indent=1, allow_nan=False))
+    for leftover in (PLAN, LOCK):
+        (workspace / leftover).unlink(missing_ok=True)
     if folder.exists():
         folder.rmdir()  # an empty folder a person made beforehand
     workspace.rename(folder)
