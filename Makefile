@@ -1,0 +1,43 @@
+# Every target sets up what it needs: Python >= 3.11 and make are all a fresh machine must have.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+CODE := synth_ct pretrain finetune reports ray_jobs
+WORKERS ?= 2
+
+.PHONY: quickstart test setup check fix bench docs chaos
+
+quickstart: setup  ## the whole experiment on phantoms
+	$(BIN)/synth-ct quickstart
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python >= 3.11 is needed and was not found; install it or set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "could not make .venv; on Debian install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/size_gate.py $(CODE) --also tests benchmarks .ci
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## tables under docs/results; each script says its recipe in its first lines
+	$(BIN)/python benchmarks/drr.py --out docs/results/drr.md
+
+docs: setup  ## pictures and tables under docs that are made by code
+	$(BIN)/python benchmarks/pictures.py docs/img
+
+chaos: setup  ## long proofs by repeated killing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos
