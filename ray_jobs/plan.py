@@ -31,6 +31,8 @@ class Step:
     """Everything that changes what is in the folder, nothing else."""
     make: Make
     inputs: tuple["Step", ...] = ()
+    gpus: float = 0
+    """GPUs it holds while it runs; without them it waits, it never falls back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,333 @@
+"""`synth-ct`: the only command line. Heavy imports wait inside the commands that need them."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell
+
+if TYPE_CHECKING:
+    from ray_jobs.plan import Stage
+    from ray_jobs.recipes import Run
+    from synth_ct.cohort.gather import Effort
+
+app = typer.Typer(
+    name="synth-ct",
+    help="Turn chest radiographs into a corpus of synthetic CT, pretrain on it, measure the gain.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in this one.")]
+Root = Annotated[Path | None, typer.Option(help="Where the artifacts live [runs/RECIPE].")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=1.")]
+Share = Annotated[float, typer.Option(help="Share set aside above which the exit code is 4.")]
+Strict = Annotated[bool, typer.Option(help="Exit code 3 if anything at all was set aside.")]
+CORES = len(os.sched_getaffinity(0))
+
+
+class SourceKind(StrEnum):
+    """What `ingest` can read."""
+
+    lidc = "lidc"
+    chest_xray2017 = "chest-xray2017"
+    bcv = "bcv"
+    msd_spleen = "msd-spleen"
+    ctspine1k = "ctspine1k"
+    folder = "folder"
+    radiographs = "radiographs"
+    labelled = "labelled"
+
+
+class PhantomKind(StrEnum):
+    """What `phantoms` can make."""
+
+    chest = "chest"
+    abdomen = "abdomen"
+    spleen = "spleen"
+    lumbar = "lumbar"
+
+
+class FamilyName(StrEnum):
+    """Two ways of making phantoms: pretrain on one, fine-tune on the other."""
+
+    A = "A"
+    B = "B"
+
+
+class ViewName(StrEnum):
+    """From where the beam comes."""
+
+    frontal = "frontal"
+    lateral = "lateral"
+
+
+class StageName(StrEnum):
+    """The stages of a run, in order."""
+
+    cohorts = "cohorts"
+    generator = "generator"
+    corpus = "corpus"
+    encoder = "encoder"
+    folds = "folds"
+    report = "report"
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Turn chest radiographs into a corpus of synthetic CT, pretrain on it, measure the gain."""
+    del debug  # taken out of the arguments before they are parsed, so that it may stand anywhere
+
+
+@app.command()
+def doctor(
+    root: Annotated[Path, typer.Option(help="Where a run would live.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """What this machine can do, what is missing, and how to get it.
+
+    Example: synth-ct doctor
+    """
+    from ray_jobs.doctor import examine
+
+    found = examine(root, os.environ)
+    lines = [
+        f"{f.verdict:8}{f.what}: {f.detail}" + (f"  -> {f.remedy}" if f.remedy else "")
+        for f in found
+    ]
+    missing = [f.what for f in found if f.verdict == "missing"]
+    lines.append(f"missing: {', '.join(missing)}" if missing else "everything needed is here")
+    tell({"ok": not missing, "findings": [asdict(f) for f in found]}, lines, as_json)
+    if missing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ingest(
+    kind: Annotated[SourceKind, typer.Argument(help="What kind of source SRC is.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="The folder to read.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The cohort to make.")],
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV file,patient (only for `radiographs`).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the division by patient.")] = 0,
+    workers: Workers = CORES,
+    max_quarantine: Share = MAX_QUARANTINE,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a folder distrustfully into a cohort; what cannot be trusted is set aside and named.
+
+    Run the same command again to continue after a stop.
+
+    Example: synth-ct ingest chest-xray2017 chest_xray/ cohorts/radiographs
+    """
+    from synth_ct.cohort.gather import ingest as make_cohort
+    from synth_ct.kit.quarantine import REPORT, counts_by_code, read_report
+    from synth_ct.sources import importer_for
+
+    tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
+    importer = importer_for(kind.value, patients)
+    with _effort(workers) as effort:
+        summary = make_cohort(importer, source, out, seed, effort("reading"))
+    result: dict[str, Any] = {**asdict(summary), "out": str(out), "report": str(out / REPORT)}
+    codes = counts_by_code(read_report(out))
+    lines = [
+        f"{summary.accepted} of {summary.total} accepted, {summary.patients} patients -> {out}",
+        f"{summary.quarantined} set aside: {_counts(codes)} (see {out / REPORT})",
+    ]
+    if summary.leaking_patients:
+        lines.append(
+            f"{summary.leaking_patients} patients stand in several parts of the source's own "
+            "split; none does in ours"
+        )
+    tell(result, lines, as_json)
+    code = tolerance.exit_code(summary.total, summary.quarantined, summary.duplicates)
+    finish(code, summary.quarantined)
+
+
+@app.command()
+def phantoms(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The cohort to make.")],
+    kind: Annotated[PhantomKind, typer.Option(help="Which part of the body.")],
+    count: Annotated[int, typer.Option(min=1, help="How many patients.")],
+    size: Annotated[int, typer.Option(min=32, max=128, help="Voxels along each edge.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    family: Annotated[FamilyName, typer.Option(help="Shape and texture model.")] = FamilyName.A,
+    workers: Workers = CORES,
+    as_json: AsJson = False,
+) -> None:
+    """Make labelled CT phantoms: the embedded data set, nothing to download.
+
+    Example: synth-ct phantoms out/ --kind chest --count 8
+    """
+    from synth_ct.kit.artifact import Record, is_done, publish
+    from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort, phantom_files
+
+    recipe = PhantomCohort(kind=kind.value, count=count, size=size, seed=seed, family=family.value)
+    wanted = Record(kind="phantoms", recipe=recipe.model_dump(mode="json"))
+    if not is_done(out, wanted):
+        with _effort(workers) as effort, publish(out, wanted) as workspace:
+            make_phantom_cohort(recipe, workspace, effort("phantoms"))
+    files, digest = phantom_files(out)
+    lines = [f"{count} {kind.value} phantoms -> {out}", f"digest {digest}"]
+    tell({"count": count, "files": files, "digest": digest}, lines, as_json)
+
+
+@app.command()
+def drr(
+    ct: Annotated[Path, typer.Argument(metavar="CT", help="A NIfTI, NRRD or MetaImage CT.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
+    view: Annotated[ViewName, typer.Option(help="Where the beam comes from.")] = ViewName.frontal,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the radiograph a CT would have given.
+
+    Example: synth-ct drr chest.nii.gz chest.png --view frontal
+    """
+    import numpy as np
+    from PIL import Image
+
+    from synth_ct.sources.folder import read_any_ct
+    from synth_ct.xray.project import film_of
+
+    if out.suffix.lower() != ".png":
+        raise typer.BadParameter(f"the picture is written as PNG; name it {out.stem}.png")
+    film_UV = film_of(read_any_ct(ct), view.value)
+    Image.fromarray(np.rint(255 * film_UV).astype(np.uint8)).save(out)
+    tell({"out": str(out), "view": view.value, "shape": list(film_UV.shape)}, [str(out)], as_json)
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """The named runs.
+
+    Example: synth-ct recipes
+    """
+    from ray_jobs.recipes import RECIPES
+
+    about = {name: " ".join((make.__doc__ or "").split()) for name, make in RECIPES.items()}
+    lines = [f"{name:8}{text}" for name, text in about.items()]
+    tell({"recipes": about}, lines, as_json)
+
+
+@app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(help="A named run, or a .toml file.")],
+    settings: Setting = None,
+    as_json: AsJson = False,
+) -> None:
+    """One run as TOML, which `run` takes back.
+
+    Example: synth-ct show tiny > mine.toml
+    """
+    from ray_jobs.recipes import find_recipe, to_toml, with_settings
+
+    chosen = with_settings(find_recipe(recipe), settings or [])
+    tell(chosen.model_dump(mode="json"), [to_toml(chosen).rstrip()], as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A named run, or a .toml file.")],
+    root: Root = None,
+    settings: Setting = None,
+    until: Annotated[StageName, typer.Option(help="Stop after this stage.")] = StageName.report,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be made; make nothing.")] = False,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="With --dry-run: GPUs to plan for.")
+    ] = None,
+    workers: Workers = CORES,
+    as_json: AsJson = False,
+) -> None:
+    """Make what is missing, in order; run again to continue.
+
+    Example: synth-ct run tiny --root runs/tiny --until cohorts
+    """
+    from ray_jobs.recipes import find_recipe, with_settings
+
+    chosen = with_settings(find_recipe(recipe), settings or [])
+    folder = root or Path("runs") / chosen.name
+    if gpus is not None and not dry_run:
+        raise typer.BadParameter("--gpus is for planning: give it with --dry-run")
+    if dry_run:
+        _foretell(chosen, folder, until.value, gpus or 0, as_json)
+    else:
+        _make(chosen, folder, until.value, workers, as_json)
+
+
+@app.command()
+def quickstart(root: Root = None, workers: Workers = CORES, as_json: AsJson = False) -> None:
+    """The whole experiment on phantoms: two cores, minutes, no download.
+
+    Example: synth-ct quickstart
+    """
+    from ray_jobs.recipes import tiny
+
+    _make(tiny(), root or Path("runs") / "tiny", "report", workers, as_json)
+
+
+def _foretell(chosen: "Run", folder: Path, until: "Stage", gpus: int, as_json: bool) -> None:
+    from ray_jobs import plan
+    from ray_jobs.steps import steps_of
+
+    steps = plan.until(steps_of(chosen), until)
+    results = plan.inspect(steps, folder)
+    short = [s.name for s in steps if s.gpus > gpus]
+    lines = [f"{r.status:8}{r.name}" for r in results]
+    lines.append(f"more GPUs needed by: {', '.join(short)}" if short else "no step needs more GPUs")
+    rows = [{**asdict(r), "gpus": s.gpus} for r, s in zip(results, steps, strict=True)]
+    tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
+
+
+def _make(chosen: "Run", folder: Path, until: "Stage", workers: int, as_json: bool) -> None:
+    from ray_jobs import plan
+    from ray_jobs.steps import steps_of
+
+    with _effort(workers) as effort:
+        results = plan.run(plan.until(steps_of(chosen), until), folder, effort)
+    lines = [f"{r.status:8}{r.name}  {r.seconds:.1f} s" for r in results]
+    rows = [asdict(r) for r in results]
+    tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
+
+
+@contextmanager
+def _effort(workers: int) -> Iterator[Callable[[str], "Effort"]]:
+    """How fast to work, with a progress bar on stderr for whatever is under way."""
+    from synth_ct.cohort.gather import Effort
+    from synth_ct.kit.progress import progress
+
+    with ExitStack() as bars:
+
+        def effort(name: str) -> Effort:
+            def begin(total: int) -> Callable[[int], None]:
+                return bars.enter_context(progress(name, total))
+
+            return Effort(workers=workers, begin=begin)
+
+        yield effort
+
+
+def _counts(codes: dict[str, int]) -> str:
+    return ", ".join(f"{n} {code}" for code, n in codes.items()) or "nothing"
+
+
+def main() -> None:
+    """Run the command line; the exit codes are in docs/conventions.md."""
+    sys.exit(guarded(lambda given: app(args=given, standalone_mode=False), sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

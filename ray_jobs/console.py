@@ -1,0 +1,80 @@
+"""How every command speaks: one JSON object or plain lines, one-line errors, stable exit codes."""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import typer
+from rich.console import Console
+
+DONE, FAILED, MISUSED, STRICT, TOO_MUCH_QUARANTINE = 0, 1, 2, 3, 4
+MAX_QUARANTINE = 0.05
+"""Share of inputs, exact duplicates not counted, that may be set aside before exit code 4."""
+
+progress_console = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How much quarantine a person accepts."""
+
+    max_quarantine: float = MAX_QUARANTINE
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_quarantine <= 1:
+            raise click.UsageError(f"--max-quarantine is a share, 0 to 1: {self.max_quarantine}")
+
+    def exit_code(self, total: int, quarantined: int, duplicates: int) -> int:
+        """0, 3 (strict and anything at all), or 4 (more than the accepted share)."""
+        if self.strict and quarantined:
+            return STRICT
+        if quarantined - duplicates > self.max_quarantine * total:
+            return TOO_MUCH_QUARANTINE
+        return DONE
+
+
+def tell(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
+    """The one answer of a command, on stdout: for machines or for people."""
+    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
+
+
+def finish(code: int, quarantined: int) -> None:
+    """Leave with a code; the last log line says why it is not 0."""
+    if code != DONE:
+        print(f"finished, {quarantined} set aside (exit {code})", file=sys.stderr)
+        raise typer.Exit(code)
+
+
+def guarded(command: Callable[[list[str]], Any], arguments: list[str]) -> int:
+    """Run a command line: one line for what a person can mend, a traceback only with --debug."""
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        result = command(arguments)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return MISUSED
+    except click.ClickException as error:
+        where = f" (see `{error.ctx.command_path} --help`)" if _has_context(error) else ""
+        return _complain(f"{error.format_message()}{where}", debug, MISUSED)
+    except (ValueError, OSError, RuntimeError) as error:
+        return _complain(" ".join(str(error).split()) or repr(error), debug, FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("stopped; run the same command again to continue", debug, FAILED)
+    return result if isinstance(result, int) else DONE
+
+
+def _has_context(error: click.ClickException) -> bool:
+    return isinstance(error, click.UsageError) and error.ctx is not None
+
+
+def _complain(message: str, debug: bool, code: int) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return code

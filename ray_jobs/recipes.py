@@ -1,0 +1,144 @@
+"""Whole runs, written as functions. To change a run, write another function."""
+
+import difflib
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from synth_ct.kit.recipe import Recipe
+from synth_ct.phantom.chest_xray import Twin
+from synth_ct.phantom.recipe import PhantomCohort
+
+
+class Cohorts(Recipe):
+    """What everything is made from. Families differ: pretrained on A, fine-tuned on B."""
+
+    ct: PhantomCohort
+    """CT the generator learns from."""
+    chest_xray: Twin
+    """Radiographs of other patients, made to look unlike DRRs."""
+    bcv: PhantomCohort
+    """Labelled abdomens, 13 organs."""
+    spleen: PhantomCohort
+    """Labelled abdomens, spleen only."""
+
+
+class Run(Recipe):
+    """One experiment from cohorts to report."""
+
+    name: str = Field(min_length=1)
+    evidence: Literal["plumbing", "phantom", "real"]
+    """How strong a statement the numbers of this run can carry."""
+    seed: int = Field(ge=0)
+    cohorts: Cohorts
+
+
+def tiny() -> Run:
+    """All of it at 32 voxels on two cores, in minutes: shows that everything is connected."""
+    return _phantom_run("tiny", evidence="plumbing", size=32, patients=12, radiographs=24)
+
+
+def small() -> Run:
+    """64 voxels and enough phantoms to learn from: one GPU, or a patient laptop."""
+    return _phantom_run("small", evidence="phantom", size=64, patients=150, radiographs=300)
+
+
+def _phantom_run(
+    name: str,
+    *,
+    evidence: Literal["plumbing", "phantom"],
+    size: int,
+    patients: int,
+    radiographs: int,
+) -> Run:
+    labelled = max(10, patients // 5)
+    cohorts = Cohorts(
+        ct=PhantomCohort(kind="chest", family="A", count=patients, size=size, seed=1),
+        chest_xray=Twin(count=radiographs, size=size, seed=2),
+        bcv=PhantomCohort(kind="abdomen", family="B", count=labelled, size=size, seed=3),
+        spleen=PhantomCohort(kind="spleen", family="B", count=labelled, size=size, seed=4),
+    )
+    return Run(name=name, evidence=evidence, seed=0, cohorts=cohorts)
+
+
+RECIPES: dict[str, Callable[[], Run]] = {f.__name__: f for f in (tiny, small)}
+
+
+# ---- recipes as text ---------------------------------------------------------------------------
+
+
+def find_recipe(name: str) -> Run:
+    """A named recipe, or the TOML file of that name."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if path.suffix == ".toml":
+        return read_toml(path)
+    close = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(
+        f"no recipe {name!r}; {hint}there are {', '.join(RECIPES)}, or give a .toml file "
+        "(start from `synth-ct show tiny > mine.toml`)"
+    )
+
+
+def to_toml(run: Run) -> str:
+    """The recipe as text that `read_toml` takes back."""
+    return tomli_w.dumps(run.model_dump(mode="json"))
+
+
+def read_toml(path: Path) -> Run:
+    """A recipe written by hand or by `synth-ct show`; unknown and missing fields are named."""
+    try:
+        fields = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"no such recipe file: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    return checked(fields, str(path))
+
+
+def with_settings(run: Run, settings: list[str]) -> Run:
+    """Apply `a.b=1` overrides, each to one existing field."""
+    fields = run.model_dump(mode="json")
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set wants FIELD=VALUE, not {setting!r}; e.g. --set seed=1")
+        *parents, leaf = path.strip().split(".")
+        place = fields
+        for depth, parent in enumerate(parents):
+            place = _existing(place, parent, ".".join(parents[:depth]))
+        _existing(place, leaf, ".".join(parents))
+        place[leaf] = _value(text.strip())
+    return checked(fields, "--set")
+
+
+def _existing(place: Any, name: str, where: str) -> Any:
+    if isinstance(place, dict) and name in place:
+        return place[name]
+    names = sorted(place) if isinstance(place, dict) else []
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names) or 'none'}"
+    raise ValueError(f"the recipe has no field {'.'.join(filter(None, (where, name)))!r}; {hint}")
+
+
+def _value(text: str) -> Any:
+    """A TOML value (1, 1e-4, true, [1, 2], "a"), or else the bare word itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def checked(fields: dict[str, Any], origin: str) -> Run:
+    """Validate, turning pydantic's report into one line that names every bad field."""
+    try:
+        return Run.model_validate(fields)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"{origin}: {'; '.join(faults)}") from error
