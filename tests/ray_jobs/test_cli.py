@@ -1,0 +1,172 @@
+"""The command line: frozen words, one JSON object, one-line errors, stable exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from ray_jobs.cli import app
+from ray_jobs.console import Tolerance, guarded
+
+FROZEN = {
+    "doctor": "--root --json",
+    "ingest": "KIND SRC OUT --patients --seed --workers --max-quarantine --strict --json",
+    "phantoms": "OUT --kind --count --size --seed --family --workers --json",
+    "drr": "CT OUT.png --view --json",
+    "recipes": "--json",
+    "show": "RECIPE --set --json",
+    "run": "RECIPE --root --set --until --dry-run --gpus --workers --json",
+    "quickstart": "--root --workers --json",
+}
+
+
+def synth_ct(*arguments: object) -> int:
+    return guarded(lambda given: app(args=given, standalone_mode=False), [*map(str, arguments)])
+
+
+def words(command: typer.core.TyperCommand) -> str:
+    shown = [
+        p.opts[0] if p.param_type_name == "option" else p.metavar or str(p.name).upper()
+        for p in command.params
+    ]
+    return " ".join(word for word in shown if word != "--help")
+
+
+def test_the_command_line_is_frozen() -> None:
+    """Changing a word here breaks somebody's script: it needs a decision, not a habit."""
+    group = typer.main.get_command(app)
+    found = {name: words(command) for name, command in group.commands.items()}  # type: ignore[attr-defined]
+    assert found == FROZEN
+
+
+def test_every_command_shows_an_example() -> None:
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert f"Example: synth-ct {name}" in (command.help or ""), name
+
+
+def test_help_loads_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from ray_jobs.cli import app\n"
+        "try: app(args=['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'ray', 'mlflow', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_module_is_the_same_program() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "ray_jobs", "recipes", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(json.loads(said.stdout)["recipes"]) == {"tiny", "small"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["show", "tniy"], 1, "did you mean 'tiny'"),
+        (["show", "nowhere.toml"], 1, "no such recipe file"),
+        (["show", "tiny", "--set", "sede=1"], 1, "did you mean 'seed'"),
+        (["show", "tiny", "--set", "seed"], 1, "FIELD=VALUE"),
+        (["show", "tiny", "--set", "cohorts.ct.size=31"], 1, "cohorts.ct.size"),
+        (["run", "tiny", "--gpus", "2"], 2, "--dry-run"),
+        (["run", "tiny", "--until", "lunch"], 2, "lunch"),
+        (["frobnicate"], 2, "frobnicate"),
+        (["ingest", "folder", "nowhere", "out"], 1, "nowhere"),
+        (["phantoms", "out", "--kind", "chest", "--count", "0"], 2, "count"),
+    ],
+)
+def test_a_mistake_is_one_line_without_a_traceback(
+    arguments: list[str],
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert synth_ct(*arguments) == code
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert synth_ct("show", "nothing", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_doctor_finds_what_a_recipe_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert synth_ct("doctor", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert {"torch", "torch with torchvision", "gpu", "free disk"} <= {
+        f["what"] for f in report["findings"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("total", "quarantined", "duplicates", "strict", "code"),
+    [
+        (100, 0, 0, False, 0),
+        (100, 5, 0, False, 0),
+        (100, 6, 0, False, 4),
+        (100, 36, 31, False, 0),
+        (100, 1, 1, True, 3),
+        (100, 0, 0, True, 0),
+    ],
+)
+def test_the_exit_code_says_how_much_was_set_aside(
+    total: int, quarantined: int, duplicates: int, strict: bool, code: int
+) -> None:
+    assert Tolerance(strict=strict).exit_code(total, quarantined, duplicates) == code
+
+
+def test_same_seed_same_bytes_on_one_process_or_four(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = []
+    for workers in (0, 4):
+        out = tmp_path / str(workers)
+        options = ["--kind", "abdomen", "--count", 5, "--size", 32, "--seed", 3, "--json"]
+        assert synth_ct("phantoms", out, *options, "--workers", workers) == 0
+        digests.append(json.loads(capsys.readouterr().out))
+    assert digests[0] == digests[1]
+    assert digests[0]["count"] == 5
+    assert len(digests[0]["files"]) == 10
+
+
+def test_run_makes_all_that_exists_and_the_second_time_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--set", "cohorts.ct.count=3", "--set", "cohorts.bcv.count=2"]
+    small += ["--set", "cohorts.spleen.count=2", "--set", "cohorts.chest_xray.count=6"]
+    command = ["run", "tiny", "--root", tmp_path, *small, "--until", "cohorts", "--json"]
+    assert synth_ct(*command, "--dry-run") == 0
+    assert {s["status"] for s in json.loads(capsys.readouterr().out)["steps"]} == {"missing"}
+    for status in ("made", "done"):
+        assert synth_ct(*command, "--workers", 2) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert {s["status"] for s in answer["steps"]} == {status}
+        assert set(answer["steps"][0]) == {"name", "status", "seconds", "folder"}
+    assert synth_ct(*command, "--set", "cohorts.ct.size=40") == 1
+    assert "recipe.size" in capsys.readouterr().err
+
+
+def test_show_and_run_speak_the_same_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert synth_ct("show", "tiny", "--set", "seed=7") == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert synth_ct("show", tmp_path / "mine.toml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 7

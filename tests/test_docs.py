@@ -1,0 +1,47 @@
+"""The documents say what is so: their proofs exist, their words are the product's own."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[1]
+STATES = {"held", "differs", "open"}
+
+
+def fidelity_rows() -> list[list[str]]:
+    lines = (HERE / "docs" / "fidelity.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:]]
+
+
+def test_every_row_of_the_fidelity_table_is_complete_and_named_once() -> None:
+    rows = fidelity_rows()
+    assert {len(row) for row in rows} == {9}
+    assert len({row[0] for row in rows}) == len(rows)
+    assert {row[7] for row in rows} <= STATES
+
+
+@pytest.mark.parametrize("row", [r for r in fidelity_rows() if r[7] != "open"], ids=lambda r: r[0])
+def test_what_is_held_or_differs_has_a_proof_that_exists(row: list[str]) -> None:
+    assert (HERE / row[8].strip("`")).is_file(), row[8]
+
+
+def test_no_tracked_file_names_a_machine_or_a_package_host() -> None:
+    """Paths of somebody's machine and registry hosts have no place in a repository."""
+    hosts = [".".join(p) for p in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
+    pattern = re.compile("|".join(map(re.escape, hosts)) + r"|(?<![\w.-])/(?:root|home)/\w")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=HERE, capture_output=True, text=True, check=True
+    )
+    texts = [p for p in listed.stdout.splitlines() if (HERE / p).suffix not in {".png", ".jpg"}]
+    bad = [p for p in texts if (HERE / p).is_file() and pattern.search((HERE / p).read_text())]
+    assert bad == []
+
+
+def test_every_document_the_readme_points_to_exists() -> None:
+    readme = (HERE / "README.md").read_text()
+    targets = re.findall(r"\]\((?!http)([^)#]+)", readme)
+    assert targets
+    assert [t for t in targets if not (HERE / t).exists()] == []
