@@ -144,7 +144,7 @@ def centre_of(shape: Grid, affine: Affine) -> Point:
     return middle
 
 
-def covering(geometry: Geometry, shape: Grid, affine: Affine, most_pixels: int = 512) -> Geometry:
+def covering(geometry: Geometry, shape: Grid, affine: Affine, most_pixels: int = 256) -> Geometry:
     """`geometry` with a detector of the volume's own shape: one pixel per voxel at the isocentre.
 
     The grid must be canonical (RAS+). Each side has at most `most_pixels`.

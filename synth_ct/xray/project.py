@@ -2,8 +2,8 @@
 
 Two forms of Joseph's method (walk the slices across the beam, interpolate bilinearly in each,
 weigh by the length of the ray from slice to slice). Where the detector is parallel to the slices
-interpolation separates into two matrix products per slice, and the matrices depend on geometry
-and grid alone; `March` samples any other pose. Both are differentiable in the volume. Build a
+interpolation separates into two sparse matrix products, and the matrices depend on geometry and
+grid alone; `March` samples any other pose. Both are differentiable in the volume. Build a
 projector once and use it for a whole cohort.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from synth_ct.kit.axes import Affine, FilmArray, FilmBatch, Grid
 from synth_ct.kit.volume import Volume, to_ras
 from synth_ct.xray.geometry import Geometry, Rays, View, centre_of, covering, rays
 
-HuTensor = Float[Tensor, "*any"]
+HuTensor = Float[Tensor, "..."]
 MuBatch = Float[Tensor, "b 1 x y z"]
 """Linear attenuation, 1/mm."""
 
@@ -45,28 +45,50 @@ def attenuation(hu: HuTensor) -> HuTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Separable:
-    """Detector parallel to the slices: I = mm * sum_k A_k V_k B_k^T, where V_k is a slice HW."""
+class WeightedRows:
+    """A sparse matrix with equally many entries in each row: out[n] = sum_m w[n, m] table[i[n, m]].
 
-    axes_KHW: Grid
-    """Which voxel axes lie across the film, along its rows' order U, and along V."""
-    rows_KUH: Float[Tensor, "k u h"]
-    columns_KVW: Float[Tensor, "k v w"]
+    Rows are read whole and in order, which makes this five times as fast as the dense products.
+    """
+
+    index_NM: Int64[Tensor, "n m"]
+    weight_NM: Float[Tensor, "n m"]
+
+    def __call__(self, table: Float[Tensor, "rows columns"]) -> Float[Tensor, "n columns"]:
+        """The matrix times a table."""
+        return F.embedding_bag(self.index_NM, table, per_sample_weights=self.weight_NM, mode="sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Separable:
+    """Detector parallel to the slices: I = mm * sum_k A_k V_k B_k^T, where V_k is slice k, HW."""
+
+    shape: Grid
+    axes: Grid
+    """The voxel axes, that of the film's rows (H) last: first W and K, in their order in memory."""
+    across_W: WeightedRows
+    """All B_k at once: (W and K) x H -> (V K) x H."""
+    down_KH: WeightedRows
+    """All A_k at once, and the sum over k: (K H) x V -> U x V."""
     mm_UV: Float[Tensor, "u v"]
 
     def __call__(self, mu_BCXYZ: MuBatch) -> FilmBatch:
-        """Attenuation -> line integrals. One volume at a time: faster than a broadcast on CPU."""
+        """Attenuation -> line integrals, one volume at a time: the tables then stay in cache."""
+        same_grid(mu_BCXYZ, self.shape)
         return torch.stack([self._one(mu_XYZ) for mu_XYZ in mu_BCXYZ[:, 0]])[:, None]
 
     def _one(self, mu_XYZ: Float[Tensor, "x y z"]) -> Float[Tensor, "u v"]:
-        slices_KHW = mu_XYZ.permute(self.axes_KHW)
-        return (self.rows_KUH @ slices_KHW @ self.columns_KVW.mT).sum(0) * self.mm_UV
+        height = mu_XYZ.shape[self.axes[-1]]
+        lines_VKxH = self.across_W(mu_XYZ.permute(self.axes).reshape(-1, height))
+        lines_KHxV = lines_VKxH.reshape(self.mm_UV.shape[1], -1).T.contiguous()
+        return self.down_KH(lines_KHxV) * self.mm_UV
 
 
 @dataclass(frozen=True, slots=True)
 class March:
     """Any pose: sample each slice where the rays cross it, weigh by the ray's length in it."""
 
+    shape: Grid
     slice_axis: int
     points_KUV2: Float[Tensor, "k u v 2"]
     """Crossings in grid_sample's units (W, H)."""
@@ -74,9 +96,19 @@ class March:
 
     def __call__(self, mu_BCXYZ: MuBatch) -> FilmBatch:
         """Attenuation -> line integrals. The volumes of a batch are the channels of one image."""
+        same_grid(mu_BCXYZ, self.shape)
         slices_KBHW = mu_BCXYZ[:, 0].movedim(1 + self.slice_axis, 0)
         samples_KBUV = F.grid_sample(slices_KBHW, self.points_KUV2, align_corners=False)
         return torch.einsum("kbuv,kuv->buv", samples_KBUV, self.mm_KUV)[:, None]
+
+
+def same_grid(mu_BCXYZ: MuBatch, shape: Grid) -> None:
+    """Refuse a volume of another size: its rays would pass other voxels than it seems."""
+    if tuple(mu_BCXYZ.shape[2:]) != shape:
+        raise ValueError(
+            f"a projector for {shape} voxels was given {tuple(mu_BCXYZ.shape[2:])}; "
+            "make one for this grid"
+        )
 
 
 def projector(
@@ -110,21 +142,43 @@ def separable(
     """The matrices of a pose whose detector is parallel to the slices.
 
     r_k = (k - s_k) / (t_k - s_k)
-    h_k(u) = s_h + r_k (t_h(u) - s_h)      A_k[u, i] = tent(h_k(u) - i)
-    w_k(v) = s_w + r_k (t_w(v) - s_w)      B_k[v, j] = tent(w_k(v) - j)
+    h_k(u) = s_h + r_k (t_h(u) - s_h)      A_k[u, i] = max(0, 1 - |h_k(u) - i|)
+    w_k(v) = s_w + r_k (t_w(v) - s_w)      B_k[v, j] = max(0, 1 - |w_k(v) - j|)
     """
     beams = world.in_voxels(affine)
     axes = parallel_axes(beams)
     assert axes is not None, "this pose needs `march`"
     k, h, w = axes
     s, t_UV3 = beams.source, beams.targets()
-    r_K = (np.arange(shape[k]) - s[k]) / (t_UV3[0, 0, k] - s[k])
-    h_KU = s[h] + r_K[:, None] * (t_UV3[:, 0, h] - s[h])
-    w_KV = s[w] + r_K[:, None] * (t_UV3[0, :, w] - s[w])
-    rows_KUH = tent(h_KU, shape[h]) * _between(r_K)[:, None, None]
+    slices_K = np.arange(shape[k])
+    r_K = (slices_K - s[k]) / (t_UV3[0, 0, k] - s[k])
+    i_UK2, a_UK2 = neighbours(s[h] + np.outer(t_UV3[:, 0, h] - s[h], r_K), shape[h])
+    j_VK2, b_VK2 = neighbours(s[w] + np.outer(t_UV3[0, :, w] - s[w], r_K), shape[w])
+    k_K1 = slices_K[:, None]
+    row_VK2 = j_VK2 * shape[k] + k_K1 if w < k else k_K1 * shape[w] + j_VK2
+    row_UK2 = k_K1 * shape[h] + i_UK2
     mm_UV = ray_lengths(world) / abs(t_UV3[0, 0, k] - s[k])
-    constants = (rows_KUH, tent(w_KV, shape[w]), mm_UV)
-    return Separable(axes, *(torch.as_tensor(c, dtype=dtype, device=device) for c in constants))
+    return Separable(
+        shape=shape,
+        axes=(min(w, k), max(w, k), h),
+        across_W=weighted_rows(row_VK2, b_VK2 * between(r_K)[:, None], 2, dtype, device),
+        down_KH=weighted_rows(row_UK2, a_UK2, 2 * shape[k], dtype, device),
+        mm_UV=torch.as_tensor(mm_UV, dtype=dtype, device=device),
+    )
+
+
+def weighted_rows(
+    index: Int64[ndarray, "n k 2"],
+    weight: Float[ndarray, "n k 2"],
+    entries: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> WeightedRows:
+    """A sparse matrix on its device, `entries` to a row."""
+    return WeightedRows(
+        torch.as_tensor(index.reshape(-1, entries), device=device),
+        torch.as_tensor(weight.reshape(-1, entries), dtype=dtype, device=device),
+    )
 
 
 def march(
@@ -138,11 +192,12 @@ def march(
     r_KUV = (np.arange(shape[k])[:, None, None] - s[k]) / way_UV3[..., k]
     crossings = [(s[a] + r_KUV * way_UV3[..., a], shape[a]) for a in (w, h)]
     points_KUV2 = np.stack([(2 * x + 1) / n - 1 for x, n in crossings], axis=-1)
-    mm_KUV = ray_lengths(world) / np.abs(way_UV3[..., k]) * _between(r_KUV)
+    mm_KUV = ray_lengths(world) / np.abs(way_UV3[..., k]) * between(r_KUV)
     return March(
-        k,
-        torch.as_tensor(points_KUV2, dtype=dtype, device=device),
-        torch.as_tensor(mm_KUV, dtype=dtype, device=device),
+        shape=shape,
+        slice_axis=k,
+        points_KUV2=torch.as_tensor(points_KUV2, dtype=dtype, device=device),
+        mm_KUV=torch.as_tensor(mm_KUV, dtype=dtype, device=device),
     )
 
 
@@ -159,16 +214,20 @@ def ray_lengths(world: Rays) -> Float[ndarray, "u v"]:
     return lengths
 
 
-def tent(position: Float[ndarray, "k n"], size: int) -> Float[ndarray, "k n size"]:
-    """Linear interpolation onto voxels i: max(0, 1 - |x - i|); nothing lies outside the grid."""
-    weights: Float[ndarray, "k n size"] = 1 - np.abs(position[..., None] - np.arange(size))
-    return weights.clip(min=0)
+def neighbours(
+    position: Float[ndarray, "n k"], size: int
+) -> tuple[Int64[ndarray, "n k 2"], Float[ndarray, "n k 2"]]:
+    """Linear interpolation: voxels floor(x), floor(x) + 1 and their weights; 0 outside the grid."""
+    low = np.floor(position)
+    voxel = np.stack([low, low + 1], axis=-1)
+    weight = 1 - np.abs(position[..., None] - voxel)
+    weight[(voxel < 0) | (voxel > size - 1)] = 0
+    return voxel.clip(0, size - 1).astype(np.int64), weight
 
 
-def _between(r: Float[ndarray, "*any"]) -> Float[ndarray, "*any"]:
+def between(r: Float[ndarray, "..."]) -> Float[ndarray, "..."]:
     """1 between source (r = 0) and detector (r = 1): what lies behind casts no shadow."""
-    inside: Float[ndarray, "*any"] = ((r > 0) & (r <= 1)).astype(np.float64)
-    return inside
+    return np.where((r > 0) & (r <= 1), 1.0, 0.0)
 
 
 # ---- films -------------------------------------------------------------------------------------
