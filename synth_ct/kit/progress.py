@@ -1,0 +1,111 @@
+"""A long loop always shows how far it is and when it will be done, on stderr.
+
+On a terminal: bars that move. Elsewhere (a log, a job): nothing for short loops, then a plain line
+now and then. Colour follows NO_COLOR.
+"""
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_EVERY_S = 10.0
+"""How often a plain line is written where there is no terminal."""
+
+
+class Tick(Protocol):
+    """Say that some more is done, and, if there is something to say, a word about it."""
+
+    def __call__(self, done: int = 1, note: str = "", /) -> None:
+        """Advance by `done`."""
+
+
+@contextmanager
+def progress(what: str, total: int) -> Generator[Tick, None, None]:
+    """Show `what` until the block ends; call what it gives after each piece of work."""
+    shown = _bar if Console(stderr=True).is_interactive else _lines
+    with shown(what, total) as tick:
+        yield tick
+
+
+@cache
+def _display() -> Progress:
+    # One display for all bars: a terminal can redraw only one at a time.
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Generator[Tick, None, None]:
+    display = _display()
+    task = display.add_task(what, total=total, note="")
+    display.start()
+
+    def tick(done: int = 1, note: str = "", /) -> None:
+        display.update(task, advance=done, note=note)
+
+    try:
+        yield tick
+    finally:
+        display.stop_task(task)
+        if all(each.stop_time is not None for each in display.tasks):
+            display.stop()
+            for each in display.task_ids:
+                display.remove_task(each)
+
+
+@contextmanager
+def _lines(what: str, total: int) -> Generator[Tick, None, None]:
+    begun = said = time.monotonic()
+    first: int | None = None
+    now_done = 0
+
+    def tick(done: int = 1, note: str = "", /) -> None:
+        nonlocal first, now_done, said
+        now_done += done
+        first = now_done if first is None else first  # may be what an earlier run had done
+        now = time.monotonic()
+        if now - said < LINE_EVERY_S:
+            return
+        said = now
+        left = remaining_s(now_done - first, total - now_done, now - begun)
+        when = "" if left is None else f"{_clock(left)} left"
+        _say(what, f"{now_done}/{total}", when, note)
+
+    yield tick
+    if time.monotonic() - begun >= LINE_EVERY_S:
+        _say(what, f"{now_done}/{total}", f"took {_clock(time.monotonic() - begun)}")
+
+
+def remaining_s(done: int, to_do: int, seconds: float) -> float | None:
+    """to_do * seconds / done; None while nothing was done."""
+    return to_do * seconds / done if done > 0 else None
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _say(*parts: str) -> None:
+    sys.stderr.write("  ".join(part for part in parts if part) + "\n")
+    sys.stderr.flush()
