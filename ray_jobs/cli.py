@@ -136,7 +136,7 @@ def ingest(
     """
     from synth_ct.cohort.gather import ingest as make_cohort
     from synth_ct.kit.quarantine import REPORT, counts_by_code, read_report
-    from synth_ct.sources import importer_for
+    from synth_ct.sources.importers import importer_for
 
     tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
     importer = importer_for(kind.value, patients)

@@ -8,7 +8,7 @@ from synth_ct.cohort.gather import Effort, gather
 from synth_ct.kit.recipe import Recipe
 from synth_ct.phantom.chest_xray import Twin, write_chest_xray
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort
-from synth_ct.sources import IMPORTERS
+from synth_ct.sources.importers import IMPORTERS
 
 
 class Import(Recipe):
