@@ -61,6 +61,8 @@ class Findings:
     set_aside: Sequence[SetAside] = ()
     classes: Mapping[int, str] = field(default_factory=dict)
     """Label id -> structure, for labelled sources."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """What this importer is not about (other modalities) -> how many; no part of the total."""
 
 
 Read = Callable[[Found, Path], Case]

@@ -85,6 +85,7 @@ def gather(
         "about": dict(importer.about),
         "summary": asdict(summary),
         "codes": counts_by_code(set_aside),
+        "ignored": dict(findings.ignored),
     }
     write_text(workspace / ABOUT, json.dumps(about, indent=1))
     _write_index(workspace, cases)

@@ -29,6 +29,8 @@ DAMAGE = (
 TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType",
 )  # fmt: skip
+MODALITIES = ("CT", "CR", "DX", "MR", "PT", "NM", "US", "MG", "SEG", "SR", "RTSTRUCT")
+"""Known by name; any other text in that element may be anything, and stays where it is."""
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 SECONDARY_STORAGE = "1.2.840.10008.5.1.4.1.1.7"
 DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
@@ -204,7 +206,7 @@ def _parse(path: Path) -> _Instance | None:
         uid=texts["SOPInstanceUID"] or str(path),
         series=texts["SeriesInstanceUID"],
         patient=texts["PatientID"],
-        modality=texts["Modality"].upper() or "unknown",
+        modality=texts["Modality"] if texts["Modality"] in MODALITIES else "other",
         code=_code(texts["SOPClassUID"], kinds, texts["SeriesInstanceUID"]),
     )
 

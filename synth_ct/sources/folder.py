@@ -39,7 +39,8 @@ def find(source: Path) -> Findings:
             continue
         patient = series.patients[0] if series.patients else str(Path(series.name).parent)
         found.append(Found(name=series.name, files=series.files, patient=f"dicom {patient}"))
-    return Findings(found=found, set_aside=[*set_aside, *_orphans(source, files)])
+    set_aside += _orphans(source, files)
+    return Findings(found=found, set_aside=set_aside, ignored=inside.ignored)
 
 
 def patients_of(volumes: Sequence[Path], source: Path) -> list[str]:

@@ -39,7 +39,7 @@ def find(source: Path) -> Findings:
             set_aside.append(row)
         else:
             found.append(Found(name=series.name, files=series.files, patient=patient))
-    return Findings(found=found, set_aside=set_aside)
+    return Findings(found=found, set_aside=set_aside, ignored=inside.ignored)
 
 
 def patient_of(series: Series, source: Path) -> str:

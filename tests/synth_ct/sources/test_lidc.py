@@ -1,5 +1,6 @@
 """The TCIA tree becomes a cohort: patients agreed on by header and folder, 916/102 without leak."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,8 @@ def test_the_tree_becomes_a_cohort_and_what_is_no_ct_is_passed_over(
     cohort = Cohort.open(tmp_path / "out")
     assert (summary.total, summary.accepted, summary.quarantined) == (4, 3, 1)
     assert summary.patients == 2
+    about = json.loads((tmp_path / "out" / "cohort.json").read_text())
+    assert about["ignored"] == {"DX": 1}
     (row,) = read_report(tmp_path / "out")
     assert (row.code, row.file) == ("E_DCM_GAP", "LIDC-IDRI-0001/broken/000.dcm")
     expected, _, sha256 = read_series(old)
