@@ -39,10 +39,10 @@ def paint_organs(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None:
     _paint_adrenals(canvas, anatomy)
 
 
-def room(surfaces: Surfaces, box: Box, gap: float = 3.0) -> Field:
+def room(surfaces: Surfaces, box: Box, gap: float = 2.0) -> Field:
     """Distance to the abdominal cavity: inside of the wall, below the diaphragm."""
     wall = surfaces.cavity[box] + np.float32(gap)
-    return np.maximum(wall, surfaces.above_diaphragm[box] + np.float32(gap + 1))
+    return np.maximum(wall, surfaces.above_diaphragm[box] + np.float32(gap - 1))
 
 
 def jittered(
@@ -62,13 +62,13 @@ def _paint_liver(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None:
     random = anatomy.random("liver")
     size = float(np.clip(random.normal(1, 0.08), 0.85, 1.15))
     x, y, z = look(canvas, box)
-    body = blob((x, y, z), (66, 8, -66), (78 * size, 92, 92 * size), anatomy.form("liver"))
+    body = blob((x, y, z), (66, 8, -66), (82 * size, 94, 96 * size), anatomy.form("liver"))
     lobe = blob((x, y, z), (-2, 56, -42), (66 * size, 46, 46 * size), anatomy.form("left lobe"))
     distance = np.minimum(body, lobe)
     rise = np.float32(random.uniform(0.42, 0.62))
     floor = np.float32(-150 * size) + rise * (np.float32(105) - x) + np.float32(0.12) * (y - 10)
     distance = np.maximum(distance, (floor - z) * np.float32(0.85))
-    hollow = blob((x, y, z), (18, -6, -90), (34, 34, 46))
+    hollow = blob((x, y, z), (16, 2, -98), (27, 26, 36))
     distance = np.maximum(distance, -hollow)
     distance = np.maximum(distance, room(surfaces, box))
     paint(canvas, box, distance, anatomy.hu["liver"], LIVER)
@@ -100,13 +100,13 @@ def _paint_liver_vessels(canvas: Canvas, anatomy: Anatomy, liver: Field, box: Bo
 def _paint_spleen(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None:
     """A curved body against the left wall behind the stomach."""
     centre, size = jittered(anatomy, "spleen", (-92, -24, -62))
-    size = size * 1.04
+    size = size * 1.08
     box = box_between(canvas, (-150, -100, -150), (-25, 70, 10))
     if is_empty(canvas, box):
         return
     points = look(canvas, box)
     turn = facing((-0.25, 0.55, -0.45), (-0.5, 0, 1))
-    radii = (58 * size, 30 * size, 40 * size)
+    radii = (60 * size, 34 * size, 46 * size)
     distance = blob(points, centre, radii, anatomy.form("spleen"), turn)
     hilum = blob(points, (centre[0] + 40, centre[1] + 22, centre[2] - 4), (32, 30, 42))
     distance = np.maximum(np.maximum(distance, -hilum), room(surfaces, box))
@@ -130,7 +130,7 @@ def _paint_kidneys(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None
         hilum = [centre[0] - side * 22, centre[1] + 9, centre[2] - 2]
         sinus = blob(points, hilum, (19 * size, 11 * size, 21 * size), None, turn)
         outer = np.maximum(outer, inside)
-        paint(canvas, box, np.maximum(outer - 9, inside), hu["visceral_fat"], 0)
+        paint(canvas, box, np.maximum(outer - 4, inside), hu["visceral_fat"], 0)
         paint(canvas, box, outer, hu["kidney_cortex"], label)
         medulla = blob(points, centre, (17 * size, 15 * size, 40 * size), form, turn)
         pyramids = medulla + 2.5 * np.sin(points[2] * np.float32(0.42))
@@ -145,9 +145,16 @@ def _paint_stomach(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None
     random = anatomy.random("stomach")
     full = float(random.uniform(0.78, 1.15))
     shift = random.normal(0, 4, 3)
-    spots = ((-58, 8, -46), (-58, 30, -68), (-46, 56, -96), (-22, 68, -118), (8, 62, -122), (24, 50, -112))
+    spots = (
+        (-60, 6, -42),
+        (-60, 38, -66),
+        (-48, 66, -96),
+        (-22, 76, -118),
+        (8, 70, -122),
+        (26, 52, -114),
+    )
     path = [(np.array(p) + shift).tolist() for p in spots]
-    radii = [full * r for r in (30, 29, 25, 20, 15, 9)]
+    radii = [full * r for r in (40, 33, 27, 21, 15, 10)]
     box = path_box(canvas, path, 40)
     if is_empty(canvas, box):
         return
@@ -159,23 +166,32 @@ def _paint_stomach(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None
     paint(canvas, box, distance, anatomy.hu["gut_wall"], STOMACH)
     paint(canvas, box, distance + wall, content)
     level = float(random.uniform(28, 75))
-    paint(canvas, box, np.maximum(distance + wall, np.float32(level) - points[1]), anatomy.hu["gas"])
+    paint(
+        canvas, box, np.maximum(distance + wall, np.float32(level) - points[1]), anatomy.hu["gas"]
+    )
 
 
 def _paint_pancreas(canvas: Canvas, anatomy: Anatomy) -> None:
     """Head in the duodenal loop, neck before the portal confluence, tail to the spleen."""
     random = anatomy.random("pancreas")
     shift, size = random.normal(0, 3, 3), float(np.clip(random.normal(1, 0.1), 0.8, 1.25))
-    spots = ((30, 26, -140), (26, 32, -126), (8, 42, -112), (-22, 40, -104), (-52, 20, -96), (-74, 2, -88))
+    spots = (
+        (28, 26, -146),
+        (24, 32, -130),
+        (8, 42, -117),
+        (-22, 40, -108),
+        (-50, 20, -100),
+        (-72, 4, -92),
+    )
     path = [(np.array(p) + shift).tolist() for p in spots]
-    radii = [size * r for r in (11, 14, 9.5, 10, 9.5, 8)]
+    radii = [size * r for r in (14, 17, 12.5, 13, 13, 11)]
     box = path_box(canvas, path, 20)
     if is_empty(canvas, box):
         return
     x, y, z = look(canvas, box)
     ripple = np.sin(x * np.float32(0.55)) + np.sin(z * np.float32(0.6) + y * np.float32(0.3))
     distance = tube((x, y, z), path, radii, 8.0) + np.float32(0.7) * ripple
-    free = ~np.isin(canvas.label[box], (LIVER, SPLEEN, STOMACH, RIGHT_KIDNEY, LEFT_KIDNEY))
+    free = ~np.isin(canvas.label[box], (LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY))
     distance = np.where(free, distance, np.float32(9))
     paint(canvas, box, distance, anatomy.hu["pancreas"], PANCREAS)
 
@@ -199,7 +215,7 @@ def _paint_portal(canvas: Canvas, anatomy: Anatomy) -> None:
     size = float(np.clip(anatomy.random("portal").normal(1, 0.1), 0.8, 1.2))
     confluence = (10.0, 32.0, -114.0)
     portal = [(10.0, 40.0, -158.0), confluence, (22.0, 28.0, -96.0), (36.0, 26.0, -76.0)]
-    splenic = [confluence, (-20.0, 28.0, -106.0), (-50.0, 10.0, -98.0), (-74.0, -8.0, -80.0)]
+    splenic = [confluence, (-20.0, 26.0, -110.0), (-50.0, 6.0, -100.0), (-74.0, -8.0, -80.0)]
     hu = anatomy.hu["portal"]
     stroke(canvas, portal, [size * r for r in (5.5, 7.0, 7.2, 6.8)], hu, PORTAL)
     stroke(canvas, splenic, [size * r for r in (5.2, 4.8, 4.5, 4.2)], hu, PORTAL)
@@ -210,7 +226,10 @@ def _paint_portal(canvas: Canvas, anatomy: Anatomy) -> None:
 def _paint_adrenals(canvas: Canvas, anatomy: Anatomy) -> None:
     """A body and two limbs each: the right behind the cava, the left beside the aorta."""
     hu = anatomy.hu["adrenal"]
-    for side, label, x, z in ((1.0, RIGHT_ADRENAL, 36.0, -84.0), (-1.0, LEFT_ADRENAL, -38.0, -82.0)):
+    for side, label, x, z in (
+        (1.0, RIGHT_ADRENAL, 36.0, -84.0),
+        (-1.0, LEFT_ADRENAL, -38.0, -82.0),
+    ):
         (dx, dy, dz), size = jittered(anatomy, f"adrenal {label}", (0, 0, 0), 2.0)
         y = value(anatomy.figure.spine_y, z) + 14 + dy
         body = (x + dx, y + 8, z + dz)
@@ -219,4 +238,4 @@ def _paint_adrenals(canvas: Canvas, anatomy: Anatomy) -> None:
             middle = tuple(0.5 * (a + b) for a, b in zip(body, limb, strict=True))
             for up in (-5.0, 0.0, 5.0):
                 path = [(p[0], p[1], p[2] + up) for p in (body, middle, limb)]
-                stroke(canvas, path, [size * r for r in (3.4, 3.2, 2.6)], hu, label)
+                stroke(canvas, path, [size * r for r in (4.2, 4.0, 3.3)], hu, label)

@@ -32,6 +32,7 @@ from synth_ct.phantom.warp import Axis, spline
 
 Kind = Literal["chest", "abdomen", "spleen", "lumbar"]
 SIZES = range(32, 129)
+POINT_SPREAD_MM = 1.2
 
 FIELDS: Mapping[Kind, tuple[float, Millimetres]] = {
     "chest": (320.0, (0.0, 12.0, 8.0)),
@@ -62,11 +63,10 @@ def make_phantom(
     anatomy = draw_anatomy(seed, family)
     axes = patient_axes(anatomy, kind, size)
     canvas = blank_canvas(anatomy, axes)
-    lung = paint_patient(canvas, anatomy, kind, axes, opacities=opacities)
+    lung_share = paint_patient(canvas, anatomy, kind, axes, opacities=opacities)
     edge = FIELDS[kind][0] / size
     random = anatomy.random(f"scan/{kind}/{size}")
-    hu = add_texture(canvas.hu, anatomy, axes)
-    hu = ndimage.gaussian_filter(hu, 0.35, mode="nearest", truncate=3)
+    hu = ndimage.gaussian_filter(canvas.hu, POINT_SPREAD_MM / edge, mode="nearest", truncate=3)
     hu = add_noise(hu, anatomy, random, (edge, edge, edge))
     label = canvas.label if kind != "spleen" else (canvas.label == 1).astype(np.uint8)
     affine = np.diag([edge, edge, edge, 1.0])
@@ -74,7 +74,7 @@ def make_phantom(
     return Phantom(
         ct=Volume(to_int16(hu), affine),
         labels=LabelMap(label, affine),
-        facts=describe(anatomy, lung, edge),
+        facts=describe(anatomy, lung_share * FIELDS[kind][0] ** 3 / 1000),
     )
 
 
@@ -109,8 +109,8 @@ def paint_patient(
     axes: tuple[Axis, Axis, Axis],
     *,
     opacities: bool,
-) -> np.ndarray:
-    """From the skin inwards; what is painted later lies in front. Returns the lungs' distance."""
+) -> float:
+    """From the skin inwards; what is painted later lies in front. Returns the lungs' share."""
     outlines = trunk_surfaces(anatomy.figure, canvas.points)
     paint_wall(canvas, anatomy, outlines, axes)
     paint_deep_muscles(canvas, anatomy)
@@ -124,13 +124,14 @@ def paint_patient(
     paint_great_vessels(canvas, anatomy)
     if kind == "lumbar":
         canvas.label[:] = 0
+    canvas.hu[:] = add_texture(canvas.hu, anatomy, axes)
     paint_cage(canvas, anatomy)
     paint_girdles(canvas, anatomy)
-    paint_spine(canvas, anatomy, labelled=kind == "lumbar")
-    return lung
+    paint_spine(canvas, anatomy, axes, labelled=kind == "lumbar")
+    return float(((lung < 0) & (canvas.hu < -500)).mean())
 
 
-def describe(anatomy: Anatomy, lung: np.ndarray, edge: float) -> dict[str, float]:
+def describe(anatomy: Anatomy, lung_ml: float) -> dict[str, float]:
     """Numbers about a patient: habitus, contrast phase, and the lungs in the field of view."""
     return {
         "female": float(anatomy.female),
@@ -139,5 +140,5 @@ def describe(anatomy: Anatomy, lung: np.ndarray, edge: float) -> dict[str, float
         "scale_y": anatomy.scale[1],
         "scale_z": anatomy.scale[2],
         "phase": float(PHASES.index(anatomy.phase)),
-        "lung_ml": float((lung < 0).sum() * edge**3 / 1000),
+        "lung_ml": lung_ml,
     }

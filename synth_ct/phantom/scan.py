@@ -11,8 +11,8 @@ from synth_ct.phantom.warp import Axis, smooth_noise
 
 WATER_PER_MM = 0.0195
 GRAIN_HU = ((-1000, 0), (-930, 4), (-870, 18), (-700, 30), (-200, 9), (-100, 5), (0, 8), (60, 6),
-            (130, 7), (160, 38), (300, 52), (1500, 60))  # fmt: skip
-"""Spread of a tissue's own texture, by its HU."""
+            (130, 6), (1500, 10))  # fmt: skip
+"""Spread of a soft tissue's own texture, by its HU; bone is painted with its own."""
 
 
 def add_texture(hu: Field, anatomy: Anatomy, axes: Sequence[Axis]) -> Field:

@@ -114,9 +114,7 @@ def smooth_min(first: Field, second: Field, reach: float) -> Field:
     return np.minimum(first, second) - h * h / np.float32(4 * reach)
 
 
-def ring(
-    x: Field, y: Field, sides: tuple[Field, Field, Field], form: Form = Form()
-) -> Field:
+def ring(x: Field, y: Field, sides: tuple[Field, Field, Field], form: Form = Form()) -> Field:
     """A trunk's outline level by level: half-width a, back and front; distance as in `blob`."""
     width, back, front = sides
     depth = (front - back) / 2

@@ -1,5 +1,6 @@
 """Bones and cartilage: vertebrae, ribs that close on the sternum, clavicles, scapulae, pelvis."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from synth_ct.phantom.canvas import (
 )
 from synth_ct.phantom.shapes import Field, Millimetres, ring_radius
 from synth_ct.phantom.trunk import at, value
+from synth_ct.phantom.warp import Axis, smooth_noise
 
 LEVELS = (
     ("C6", 6, 180.0), ("C7", 7, 163.0), ("T1", 8, 146.0), ("T2", 9, 129.0), ("T3", 10, 112.0),
@@ -85,13 +87,15 @@ def vertebrae(anatomy: Anatomy) -> list[Vertebra]:
     return found
 
 
-def paint_spine(canvas: Canvas, anatomy: Anatomy, *, labelled: bool) -> None:
+def paint_spine(canvas: Canvas, anatomy: Anatomy, axes: Sequence[Axis], *, labelled: bool) -> None:
     """Discs, bodies, arches, processes and the canal."""
+    grain = smooth_noise(anatomy.random("marrow"), axes, 4.0)
+    marrow = np.float32(anatomy.hu["trabecula"]) + 45 * grain
     for vertebra in vertebrae(anatomy):
         label = vertebra.label if labelled else 0
         _paint_disc(canvas, anatomy, vertebra)
         _paint_arch(canvas, anatomy, vertebra, label)
-        _paint_body(canvas, anatomy, vertebra, label)
+        _paint_body(canvas, 0.6 * anatomy.hu["cortex"], marrow, vertebra, label)
 
 
 def _body_distance(vertebra: Vertebra, points: tuple[Field, Field, Field]) -> Field:
@@ -108,7 +112,9 @@ def _body_distance(vertebra: Vertebra, points: tuple[Field, Field, Field]) -> Fi
     return np.maximum(side, np.abs(w) - np.float32(vertebra.half_height))
 
 
-def _paint_body(canvas: Canvas, anatomy: Anatomy, vertebra: Vertebra, label: int) -> None:
+def _paint_body(
+    canvas: Canvas, cortex: float, marrow: Field, vertebra: Vertebra, label: int
+) -> None:
     reach = (vertebra.width + 3, vertebra.depth + 8, vertebra.half_height + 8)
     centre = (0.0, vertebra.y, vertebra.z)
     box = box_between(
@@ -119,8 +125,8 @@ def _paint_body(canvas: Canvas, anatomy: Anatomy, vertebra: Vertebra, label: int
     if is_empty(canvas, box):
         return
     distance = _body_distance(vertebra, look(canvas, box))
-    paint(canvas, box, distance, 0.6 * anatomy.hu["cortex"], label)
-    paint(canvas, box, distance + np.float32(1.6), anatomy.hu["trabecula"])
+    paint(canvas, box, distance, cortex, label)
+    paint(canvas, box, distance + np.float32(1.6), marrow[box])
 
 
 def _paint_disc(canvas: Canvas, anatomy: Anatomy, vertebra: Vertebra) -> None:
@@ -278,14 +284,16 @@ def _paint_ilium(canvas: Canvas, anatomy: Anatomy, side: float) -> None:
     """A wing as a fan of rods from the sacroiliac joint to the crest."""
     crest = ((48, -66, -222), (78, -50, -206), (104, -22, -202), (120, 10, -210), (124, 48, -238))
     base = ((38, -60, -245), (50, -50, -268), (64, -34, -285), (76, -14, -300), (86, 6, -312))
-    share = np.linspace(0, 4, 15)
-    rods = [
-        [np.interp(s, range(5), [p[k] for p in row]) for k in range(3)]
-        for s in share
-        for row in (crest, base)
-    ]
-    for upper, lower in zip(rods[::2], rods[1::2], strict=True):
-        path = [(side * float(p[0]), float(p[1]), float(p[2])) for p in (upper, lower)]
-        stroke(canvas, path, 5.0, anatomy.hu["rib_cortex"], 0)
-        stroke(canvas, path, 2.8, anatomy.hu["trabecula"], 0)
+    rods = []
+    for share in np.linspace(0, 4, 26):
+        upper, lower = (
+            [float(np.interp(share, range(5), [p[k] for p in row])) for k in range(3)]
+            for row in (crest, base)
+        )
+        middle = [0.5 * (p + q) for p, q in zip(upper, lower, strict=True)]
+        bowed = (middle[0] + 5, middle[1] - 7, middle[2])
+        rods.append([(side * x, y, z) for x, y, z in (upper, bowed, lower)])
+    for radii, hu in (((5.0, 3.6, 5.0), "rib_cortex"), ((3.2, 1.8, 3.2), "trabecula")):
+        for rod in rods:
+            stroke(canvas, rod, radii, anatomy.hu[hu], 0)
     paint_blob(canvas, (side * 30, -46, -272), (17, 17, 24), anatomy.hu["trabecula"] + 40, 0)

@@ -51,20 +51,32 @@ def paint_wall(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, axes: Seque
     lean = np.float32(hu["muscle"]) - 12 * np.clip(strands - 0.6, 0, 2) * np.float32(1.5)
     muscle = np.maximum(surfaces.fascia, skin + np.float32(SKIN_MM + 1.5))
     paint(canvas, box, muscle, lean)
-    gaps = np.clip(smooth_noise(random, axes, 22.0) - np.float32(0.75), 0, 1)
-    shell = coverage(canvas, muscle + 5) * coverage(canvas, 6 - surfaces.cavity)
-    blend(canvas, box, shell * np.clip(gaps * 2, 0, 0.9), hu["fat"])
+    _paint_fat_planes(canvas, anatomy, surfaces, smooth_noise(random, axes, 30.0))
     paint(canvas, box, surfaces.cavity + np.float32(0.5), hu["visceral_fat"])
     diaphragm = np.abs(surfaces.above_diaphragm) - np.float32(1.6)
     paint(canvas, box, np.maximum(diaphragm, surfaces.cavity), hu["muscle"])
     return skin
 
 
+def _paint_fat_planes(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, waves: Field) -> None:
+    """Fat between the layers of the wall: sheets at a wavy share of the way from cavity to fascia."""
+    depth = np.maximum(surfaces.cavity - surfaces.fascia, np.float32(1))
+    share = surfaces.cavity / depth
+    for height in (0.35, 0.68):
+        sheet = np.abs(share - np.float32(height) - np.float32(0.22) * waves) * depth
+        thick = np.float32(0.07) * np.clip(depth - 12, 0, 40) + np.float32(0.6) * waves
+        alpha = coverage(canvas, sheet - thick) * coverage(canvas, np.float32(4) - depth / 3)
+        blend(canvas, whole(canvas), alpha * np.float32(0.85), anatomy.hu["fat"])
+
+
 def paint_deep_muscles(canvas: Canvas, anatomy: Anatomy) -> None:
     """Erectors of the spine, psoas, crura, rotator cuff, gluteal and neck muscles."""
     spine, hu = anatomy.figure.spine_y, anatomy.hu["muscle"]
     for side in (-1.0, 1.0):
-        back = [(side * 24.0, value(spine, z) - 42, z) for z in (170.0, 80.0, -20.0, -120.0, -200.0, -280.0)]
+        back = [
+            (side * 24.0, value(spine, z) - 42, z)
+            for z in (170.0, 80.0, -20.0, -120.0, -200.0, -280.0)
+        ]
         stroke(canvas, back, (14, 13, 15, 21, 24, 20), hu)
         psoas = [(side * x, value(spine, z) + d, z) for x, d, z in
                  ((24, 0, -95.0), (34, 2, -150.0), (42, 4, -210.0), (56, 40, -290.0))]  # fmt: skip
@@ -116,14 +128,14 @@ def paint_bowel(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, axes: Sequ
 def _paint_small_bowel(
     canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, random: np.random.Generator
 ) -> None:
-    """Loops: a path wandering through the lower abdomen, drawn as wall and content."""
-    place = np.array((20.0, 40.0, -150.0))
-    low, high = np.array((-78.0, 6.0, -300.0)), np.array((74.0, 84.0, -165.0))
-    heading = random.normal(0, 1, 3)
-    for _ in range(95):
-        heading = 0.55 * heading + random.normal(0, 1, 3) + 0.03 * ((low + high) / 2 - place)
-        stop = np.clip(place + 19 * heading / np.sqrt((heading**2).sum()), low, high)
-        radius = float(random.uniform(7.5, 12))
+    """Loops: five paths wandering through the lower abdomen, drawn as wall and content."""
+    low, high = np.array((-92.0, 4.0, -315.0)), np.array((88.0, 92.0, -158.0))
+    for number in range(150):
+        if number % 30 == 0:
+            place, heading = random.uniform(low, high), random.normal(0, 1, 3)
+        heading = 0.6 * heading + random.normal(0, 1, 3) + 0.006 * ((low + high) / 2 - place)
+        stop = np.clip(place + 20 * heading / np.sqrt((heading**2).sum()), low, high)
+        radius = float(random.uniform(7.5, 13))
         content = anatomy.hu["chyme"] + float(random.normal(0, 18))
         airy = bool(random.random() < 0.06)
         path = [place.tolist(), stop.tolist()]

@@ -43,16 +43,16 @@ def mediastinum_distance(anatomy: Anatomy, points: Points) -> Field:
     """Between the lungs: a septum, thin in front, and a column around the spine."""
     x, y, z = points
     front = np.clip((y - np.float32(40)) / 30, 0, 1) * np.clip((np.float32(118) - z) / 30, 0, 1)
-    half = at(SEPTUM, z) * (1 - front) + np.float32(5) * front
+    bulge = np.sqrt(np.clip(1 - ((y - np.float32(8)) / 62) ** 2, 0, 1))
+    half = at(SEPTUM, z) * (np.float32(0.3) + np.float32(0.7) * bulge)
+    half = half * (1 - front) + np.float32(5) * front
     septum = np.abs(x + np.float32(4)) - half
     spine_y = at(anatomy.figure.spine_y, z)
     column = np.hypot(x / 24, (y - spine_y + np.float32(6)) / 24) * 24 - np.float32(24)
     return np.minimum(septum, column)
 
 
-def lung_distance(
-    anatomy: Anatomy, points: Points, cavity: Field, above_diaphragm: Field
-) -> Field:
+def lung_distance(anatomy: Anatomy, points: Points, cavity: Field, above_diaphragm: Field) -> Field:
     """Inside the cavity, above the diaphragm, outside of the mediastinum, below the apex."""
     apex = np.hypot(np.abs(points[0]) - 44, points[1] + 8) * np.float32(0.25) + points[2]
     distance = np.maximum(cavity + np.float32(2), np.float32(2) - above_diaphragm)
@@ -87,9 +87,7 @@ def paint_opacities(canvas: Canvas, anatomy: Anatomy, lung: Field, axes: Sequenc
     for centre in draw_targets(anatomy, random, int(random.integers(2, 6)), None):
         radii = random.uniform(16, 42, 3).tolist()
         reach = [1.6 * r for r in radii]
-        low, high = (
-            [c + s * r for c, r in zip(centre, reach, strict=True)] for s in (-1.0, 1.0)
-        )
+        low, high = ([c + s * r for c, r in zip(centre, reach, strict=True)] for s in (-1.0, 1.0))
         box = box_between(canvas, low, high)
         if is_empty(canvas, box):
             continue
@@ -123,7 +121,7 @@ def paint_trees(canvas: Canvas, anatomy: Anatomy) -> None:
         for kind, drop in (("artery", 4.0), ("vein", -10.0)):
             random = anatomy.random(f"{kind}{side:+.0f}")
             root = np.array([[side * 14.0, 2.0, hilum[2] + drop], [*hilum[:2], hilum[2] + drop]])
-            tree = grow(root, draw_targets(anatomy, random, 150, side), 8.0)
+            tree = grow(root, draw_targets(anatomy, random, 200, side), 8.0)
             for node in range(2, len(tree.nodes)):
                 start, stop = tree.nodes[tree.parents[node]], tree.nodes[node]
                 radii = [float(tree.radii[tree.parents[node]]), float(tree.radii[node])]
@@ -167,8 +165,8 @@ def paint_heart(canvas: Canvas, anatomy: Anatomy) -> None:
     hu, turn = anatomy.hu, facing(AXIS)
     left, right = hu["left_blood"], hu["right_blood"]
     parts: tuple[tuple[Sequence[float], Sequence[float], float, bool], ...] = (
-        ((-20, 40, 17), (68, 51, 50), hu["visceral_fat"], True),
-        ((36, 30, 18), (31, 34, 40), hu["visceral_fat"], False),
+        ((-20, 40, 17), (64, 47, 46), hu["visceral_fat"], True),
+        ((34, 30, 18), (30, 33, 38), hu["visceral_fat"], False),
         ((-24, 41, 15), (60, 43, 41), hu["myocardium"], True),
         ((-3, 5, 38), (38, 24, 26), hu["myocardium"], False),
         ((33, 30, 20), (26, 29, 34), hu["myocardium"], False),
@@ -192,13 +190,23 @@ def paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
     width = float(np.clip(random.normal(1, 0.09), 0.8, 1.25))
     hu = anatomy.hu
     _paint_gullet(canvas, anatomy)
-    descending = [(-24.0 + 0.09 * (70 - z), value(spine, z) + 20, z) for z in (70.0, 40.0, 5.0, -30.0)]
-    descending += [(-12.0, value(spine, z) + 28, z) for z in (-70.0, -100.0, -140.0, -180.0, -206.0)]
+    descending = [
+        (-24.0 + 0.09 * (70 - z), value(spine, z) + 20, z) for z in (70.0, 40.0, 5.0, -30.0)
+    ]
+    descending += [
+        (-12.0, value(spine, z) + 28, z) for z in (-70.0, -100.0, -140.0, -180.0, -206.0)
+    ]
     arch = [(6, 30, 40), (16, 36, 66), (14, 28, 90), (0, 10, 102), (-16, -10, 100), (-25, -22, 86)]
     aorta = [(float(a), float(b), float(c)) for a, b, c in arch] + descending
-    radii = [width * r for r in (14.5, 15, 14.5, 13.5, 13, 12.5, 12, 12, 11.5, 11, 10, 9.5, 9, 8.5, 8)]
+    radii = [
+        width * r for r in (14.5, 15, 14.5, 13.5, 13, 12.5, 12, 12, 11.5, 11, 10, 9.5, 9, 8.5, 8)
+    ]
     for side in (-1.0, 1.0):
-        iliac = [aorta[-1], (side * 28.0, value(spine, -250) + 26, -250.0), (side * 60.0, 0.0, -300.0)]
+        iliac = [
+            aorta[-1],
+            (side * 28.0, value(spine, -250) + 26, -250.0),
+            (side * 60.0, 0.0, -300.0),
+        ]
         stroke(canvas, iliac, (7.0, 5.5, 5.0), hu["aorta"], 0)
         stroke(canvas, [(p[0] + 10, p[1] - 8, p[2]) for p in iliac], 6.5, hu["vena_cava"], 0)
     pulmonary = [(-16, 64, 44), (-20, 46, 62), (-16, 26, 66)]
@@ -207,8 +215,12 @@ def paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
     stroke(canvas, [(-16, 26, 66), (-32, 4, 64), (-44, -6, 58)], (11, 9.5, 8), hu["right_blood"], 0)
     caval = [(30, 32, 40), (30, 24, 70), (29, 26, 112)]
     stroke(canvas, caval, (10.5, 9.5, 9), hu["right_blood"], 0)
-    stroke(canvas, [(29, 26, 112), (36, 22, 150), (36, 12, 240)], (7.5, 6.5, 6), hu["right_blood"], 0)
-    stroke(canvas, [(29, 26, 110), (-12, 42, 120), (-34, 24, 150)], (7.5, 7, 6), hu["right_blood"], 0)
+    stroke(
+        canvas, [(29, 26, 112), (36, 22, 150), (36, 12, 240)], (7.5, 6.5, 6), hu["right_blood"], 0
+    )
+    stroke(
+        canvas, [(29, 26, 110), (-12, 42, 120), (-34, 24, 150)], (7.5, 7, 6), hu["right_blood"], 0
+    )
     for start, stop in (((8, 18, 104), (22, 16, 150)), ((-4, 8, 106), (-22, 8, 150)),
                         ((-14, -6, 104), (-34, -6, 150))):  # fmt: skip
         stroke(canvas, [start, stop, (stop[0], stop[1], 240)], (5, 4, 3.5), hu["aorta"], 0)
