@@ -1,6 +1,7 @@
 """`dataset.json`: the lists of the Medical Segmentation Decathlon and the tables of nnU-Net v2."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ TABLE = "dataset.json"
 CHANNELS = "E_PAIR_CHANNELS"
 BACKGROUND = 0
 LARGEST_TABLE = 64 << 20
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +121,7 @@ def _listed(root: Path, entry: Any, table: Table, number: int, source: Path) -> 
         isinstance(entry.get(key), str) for key in ("image", "label")
     ):
         raise ValueError(f'{table.path}: training[{number}] does not name one "image" and "label"')
-    paths = []
-    for key in ("image", "label"):
-        try:
-            path = inside(root, root / entry[key])
-        except ValueError as error:  # Refused is one; a NUL in the name is another
-            raise error if isinstance(error, Refused) else _no_name(key, entry[key]) from error
-        if not path.is_file():
-            cause = f"its {key} {printable(entry[key])} is not there"
-            raise Refused(MISSING, cause, "add the file or remove the entry")
-        paths.append(path)
-    image, label = paths
+    image, label = (_file_named(root, key, entry[key]) for key in ("image", "label"))
     name = name_below(source, image) if image.is_relative_to(source) else printable(image)
     return Found(
         name=name,
@@ -139,8 +131,15 @@ def _listed(root: Path, entry: Any, table: Table, number: int, source: Path) -> 
     )
 
 
-def _no_name(key: str, text: str) -> Refused:
-    return Refused(MISSING, f"its {key} {printable(text)!r} is no file name", "correct the entry")
+def _file_named(root: Path, key: str, text: str) -> Path:
+    path = root / text
+    if "\0" in text or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        cause = f"its {key} {printable(text[:60])!r} is no file name"
+        raise Refused(MISSING, cause, "correct the entry")
+    if not inside(root, path).is_file():
+        cause = f"its {key} {printable(text)} is not there"
+        raise Refused(MISSING, cause, "add the file or remove the entry")
+    return path
 
 
 def _unlisted(source: Path, root: Path, listed: set[Path]) -> list[SetAside]:

@@ -75,10 +75,10 @@ def refuse_size(container: Container, shape: tuple[int, ...], itemsize: int) -> 
 def trusted_affine(container: Container, affine: Affine) -> Affine:
     """Return the affine with exactly orthogonal axes, or refuse what is not a grid in a body."""
     edges = affine[:3, :3]
-    if not np.isfinite(affine).all() or np.abs(affine[:3, 3]).max() > FAR_AWAY_MM:
+    if not np.isfinite(affine).all():
         raise Refused(
             f"E_{container}_AFFINE",
-            "its affine holds NaN, infinity or an absurd origin: nobody knows where it lies",
+            "its affine holds NaN or infinity: nobody knows where it lies",
             "export it again from the original images",
         )
     lengths = np.linalg.norm(edges, axis=0)
@@ -89,6 +89,12 @@ def trusted_affine(container: Container, affine: Affine) -> Affine:
             "export it again from the original images",
         )
     _refuse_spacing(container, lengths)
+    if np.abs(affine[:3, 3]).max() > FAR_AWAY_MM:
+        raise Refused(
+            f"E_{container}_AFFINE",
+            f"its origin {affine[:3, 3].tolist()} mm is further away than any scanner reaches",
+            "export it again from the original images",
+        )
     return _orthogonal(container, affine, lengths)
 
 

@@ -16,7 +16,6 @@ from synth_ct.sources.volume_files import Scan, keep, read_ct, read_raw
 
 WHOLE = 1e-3
 """Further from a whole number than a stored slope explains: the label was interpolated."""
-LARGEST_ID = 255
 VOXELS_APART = 0.1
 """Corners of image and label may differ by a tenth of a voxel: headers round."""
 BODY_HU = -300
@@ -114,10 +113,10 @@ def refuse_flipped(image: Volume, labels: LabelMap, classes: Mapping[int, str]) 
     Flipped data with a confident header is a known fault of public data sets, and a network that
     learns it swaps every pair of organs.
     """
-    middle = np.argwhere((image.array_XYZ > BODY_HU).any(axis=(1, 2))).size
-    if not middle:
+    body = image.array_XYZ > BODY_HU
+    if not body.any():
         return
-    centre = float(ndimage.center_of_mass(image.array_XYZ > BODY_HU)[0])
+    centre = float(ndimage.center_of_mass(body)[0])
     for number, name in classes.items():
         side = SIDES.get(name.lower())
         mask = labels.array_XYZ == number

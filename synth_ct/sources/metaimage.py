@@ -1,5 +1,6 @@
 """MetaImage (`.mha`, `.mhd` with its raw file): a text header, then voxels, perhaps deflated."""
 
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from synth_ct.kit.axes import Affine
 from synth_ct.kit.durable import sha256_of
 from synth_ct.kit.quarantine import Refused, printable
 from synth_ct.sources.gates import (
+    Container,
     RawVolume,
     refuse_nonfinite,
     refuse_shape,
@@ -21,6 +23,7 @@ from synth_ct.sources.paths import inside
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LONGEST_HEADER = 1 << 16
+LONGEST_NAME = 200
 DTYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
     "MET_UINT": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
@@ -53,7 +56,7 @@ def read_metaimage(path: Path) -> RawVolume:
     affine = read_affine(header)
     hashed, data = whole, whole[behind:]
     if header["ElementDataFile"] != "LOCAL":
-        data = data_file(path, header["ElementDataFile"]).read_bytes()
+        data = data_file(path, header["ElementDataFile"], "MHA").read_bytes()
         hashed += data
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
     data = _voxel_bytes(header, data, expected)
@@ -81,16 +84,13 @@ def parse_header(whole: bytes) -> tuple[dict[str, str], int]:
     raise _broken("it has no ElementDataFile")
 
 
-def data_file(path: Path, name: str) -> Path:
-    """The file that holds the voxels of an `.mhd`; it must lie beside it."""
-    if name == "LIST" or "%" in name:
-        raise _broken("its voxels are spread over several files, which is not read here")
-    try:
-        file = inside(path.parent, path.parent / name)
-        is_there = file.is_file()
-    except (OSError, ValueError) as error:  # a name with NUL, or too long for this system
-        raise _broken(f"ElementDataFile {printable(name[:60])!r} is no file name") from error
-    if not is_there:
+def data_file(path: Path, name: str, container: Container) -> Path:
+    """The file that holds the voxels of a detached header; it must lie in the same folder."""
+    if name == "LIST" or "%" in name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
+        cause = f"its voxels are not in one file that could be read ({printable(name[:60])!r})"
+        raise Refused(f"E_{container}_HEADER", cause, EXPORT_AGAIN)
+    file = inside(path.parent, path.parent / name)
+    if not file.is_file():
         cause = f"its voxels are in {printable(name)}, which is not there"
         raise Refused("E_PAIR_MISSING", cause, "put it beside the header")
     return file

@@ -62,7 +62,7 @@ def read_nrrd(path: Path) -> RawVolume:
     hashed, data = whole, whole[behind:]
     name = header.get("data file", header.get("datafile"))
     if name is not None:
-        data = data_file(path, str(name)).read_bytes()
+        data = data_file(path, str(name), "NRRD").read_bytes()
         hashed += data
     data, notes = _voxel_bytes(header, data, int(np.prod(shape, dtype=object)) * dtype.itemsize)
     stored = np.frombuffer(data, dtype, int(np.prod(shape)))
