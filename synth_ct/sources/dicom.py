@@ -47,7 +47,14 @@ class Slice:
     plane: Plane
     rescale: tuple[float, ...]
     """Slope and intercept; empty if either is missing or senseless."""
+    padding: tuple[int, ...]
+    """PixelPaddingValue and PixelPaddingRangeLimit, as far as there are any."""
+    bits: int
+    """BitsStored."""
+    is_grey: bool
+    is_lossy: bool
     header: FileDataset
+    """Only to be decoded; every other value is above, checked."""
 
 
 def read_series(files: Sequence[Path]) -> tuple[Volume, tuple[str, ...], str]:
@@ -66,7 +73,7 @@ def read_series(files: Sequence[Path]) -> tuple[Volume, tuple[str, ...], str]:
     check_ceiling(array_XYZ)
     notes = {
         "padding_to_air": padded,
-        "lossy": any(s.header.get("LossyImageCompression") == "01" for s in slices),
+        "lossy": any(s.is_lossy for s in slices),
         "oblique": is_oblique(affine),
     }
     said = [note for note, holds in notes.items() if holds]
@@ -111,7 +118,17 @@ def _parse(name: str, data: bytes) -> Slice:
     rescale = (*_numbers(header, "RescaleSlope"), *_numbers(header, "RescaleIntercept"))
     is_hu = str(header.get("RescaleType") or "").strip().upper() in HU_TYPES
     usable = is_hu and len(rescale) == 2 and rescale[0] > 0
-    return Slice(plane=plane, rescale=rescale if usable else (), header=header)
+    one_channel = header.get("SamplesPerPixel", 1) == 1
+    ends = (_numbers(header, k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    return Slice(
+        plane=plane,
+        rescale=rescale if usable else (),
+        padding=tuple(int(v) for values in ends for v in values if abs(v) < 2**32),
+        bits=int(header.BitsStored),
+        is_grey=header.get("PhotometricInterpretation") == "MONOCHROME2" and one_channel,
+        is_lossy=header.get("LossyImageCompression") == "01",
+        header=header,
+    )
 
 
 def _numbers(header: FileDataset, keyword: str) -> tuple[float, ...]:
@@ -121,7 +138,7 @@ def _numbers(header: FileDataset, keyword: str) -> tuple[float, ...]:
         if value is None or value == "":
             return ()
         numbers = tuple(float(v) for v in np.atleast_1d(value))
-    except (ValueError, TypeError, OverflowError):
+    except DAMAGE:
         return ()
     return numbers if np.isfinite(numbers).all() else ()
 
@@ -132,9 +149,7 @@ def check_described(slices: Sequence[Slice]) -> None:
     if max(rows, columns) > LONGEST_EDGE or rows * columns * len(slices) > MOST_VOXELS:
         cause = f"{rows}x{columns}x{len(slices)} voxels are more than any CT has"
         raise Refused("E_DCM_TOO_BIG", cause, AGAIN)
-    grey = [s.header.get("PhotometricInterpretation") == "MONOCHROME2" for s in slices]
-    one = [s.header.get("SamplesPerPixel", 1) == 1 for s in slices]
-    _refuse_slices(slices, [g and o for g, o in zip(grey, one, strict=True)], "E_DCM_PHOTOMETRIC",
+    _refuse_slices(slices, [s.is_grey for s in slices], "E_DCM_PHOTOMETRIC",
                    "are not MONOCHROME2, so bright may mean thin")  # fmt: skip
     _refuse_slices(slices, [bool(s.rescale) for s in slices], "E_DCM_RESCALE",
                    "have no usable RescaleSlope and RescaleIntercept to HU")  # fmt: skip
@@ -170,7 +185,7 @@ def decode_all(slices: Sequence[Slice]) -> tuple[HuArray, bool]:
         except DAMAGE:
             broken.append(one.plane.file)
             continue
-        padding = padding_mask(stored, one.header)
+        padding = padding_mask(stored, one.padding)
         array_XYZ[:, :, z] = hounsfield(stored, padding, one).T
         padded = padded or bool(padding.any())
         del one.header.PixelData  # decoded; two copies of a series may not fit
@@ -200,21 +215,21 @@ def _refuse_pixels(slices: Sequence[Slice], broken: list[str]) -> None:
 
 def _is_decodable(uid: pydicom.uid.UID) -> bool:
     try:
-        return bool(get_decoder(uid).is_available)
+        with quiet_pydicom():
+            return bool(get_decoder(uid).is_available)
     except NotImplementedError:
         return False
 
 
-def padding_mask(stored: StoredImage, header: FileDataset) -> Mask:
-    """Pixels outside the field of view, as PixelPaddingValue and PixelPaddingRangeLimit say.
+def padding_mask(stored: StoredImage, padding: tuple[int, ...]) -> Mask:
+    """Pixels outside the field of view: those from one padding value to the other.
 
     Both are words of the pixels' own kind, but often written with the other sign.
     """
-    ends = [header.get(k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    known = [np.array(int(v)).astype(stored.dtype) for v in ends if isinstance(v, int)]
-    if not known:
+    if not padding:
         return np.zeros(stored.shape, bool)
-    mask: Mask = (stored >= min(known)) & (stored <= max(known))
+    ends = np.array(padding).astype(stored.dtype)
+    mask: Mask = (stored >= ends.min()) & (stored <= ends.max())
     return mask
 
 
@@ -234,7 +249,7 @@ def hounsfield(stored: StoredImage, padding: Mask, one: Slice) -> HuImage:
 
 def significant(stored: StoredImage, padding: Mask, one: Slice) -> StoredImage:
     """The low BitsStored bits as a number; what stands above them must be sign or nothing."""
-    spare = 8 * stored.dtype.itemsize - int(one.header.BitsStored)
+    spare = 8 * stored.dtype.itemsize - one.bits
     values: StoredImage = (stored << spare) >> spare
     words = stored.view(f"u{stored.dtype.itemsize}")
     clean = (values == stored) | ((words << spare) >> spare == words) | padding

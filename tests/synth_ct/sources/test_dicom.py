@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from synth_ct.kit.volume import AIR_HU, Volume, to_ras
-from synth_ct.sources.dicom import read_series
+from synth_ct.sources.dicom import padding_mask, read_series
 
 MakeSeries = Callable[..., list[Dataset]]
 WriteSeries = Callable[..., list[Path]]
@@ -178,3 +178,10 @@ def test_undeclared_padding_below_air_becomes_air_and_is_noted(
     volume, notes, _ = read_series(write_series(slices, tmp_path))
     assert (volume.array_XYZ[:, -4:] == AIR_HU).all()
     assert notes == ("padding_to_air",)
+
+
+def test_padding_is_a_value_or_a_range_in_either_sign() -> None:
+    stored = np.array([[-2000, -1999, -1500], [-1000, 0, 40]], np.int16)
+    assert padding_mask(stored, (63536,)).sum() == 1
+    assert padding_mask(stored, (-2000, 64036)).sum() == 3
+    assert not padding_mask(stored, ()).any()

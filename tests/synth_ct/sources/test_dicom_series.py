@@ -142,6 +142,7 @@ def test_a_header_that_cannot_be_parsed_is_one_row_and_the_rest_goes_on(
         found = series_in(tmp_path)
     assert [len(s.files) for s in found.series if s.uid == "1.2.3"] == [12]
     assert {row.code for row in found.set_aside} >= {"E_DCM_HEADER"}
+    assert not any(row.file.endswith(".sock") for row in found.set_aside)
     for series in found.series:
         if series.uid != "1.2.3":
             with pytest.raises(Refused):
