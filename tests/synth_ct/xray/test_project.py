@@ -329,6 +329,14 @@ def test_a_film_is_black_in_air_and_white_where_dense() -> None:
     assert film[:32, :32].sum() == pytest.approx(film.sum())
 
 
+def test_a_film_has_the_same_shape_however_the_voxels_are_stored() -> None:
+    volume = marked(right=60, front=0, up=60)
+    low = Volume(volume.array_XYZ[:, :, 16:], volume.affine)
+    lying = Volume(np.moveaxis(low.array_XYZ, 2, 0), low.affine[:, [2, 0, 1, 3]])
+
+    assert film_of(lying, "frontal").shape == film_of(low, "frontal").shape == (48, 64)
+
+
 def test_a_film_keeps_ratios_of_line_integrals(rng: np.random.Generator) -> None:
     integrals = rng.random((30, 30)).astype(np.float32)
     film = to_film(integrals)
