@@ -91,21 +91,20 @@ def find_listed(root: Path, table: Table, source: Path) -> Findings:
     set_aside: list[SetAside] = []
     listed: set[Path] = set()
     for number, entry in enumerate(entries):
+        where = f"{name_below(source, table.path)}: training[{number}]"
+        image, label = _names(entry, where)
+        listed.add(Path(os.path.realpath(root / image.replace("\0", ""))))
         try:
-            item = _listed(root, entry, table, number, source)
+            item = _listed(root, image, label, table, source)
         except Refused as refused:
-            file = f"{name_below(source, table.path)}: training[{number}]"
             set_aside.append(
-                SetAside(code=refused.code, file=file, cause=refused.cause, remedy=refused.remedy)
+                SetAside(code=refused.code, file=where, cause=refused.cause, remedy=refused.remedy)
             )
             continue
-        listed.update(item.files)
         if item.name in found:
             cause = f"listed twice in {TABLE}; the first entry was kept"
-            file = f"{name_below(source, table.path)}: training[{number}]"
-            set_aside.append(SetAside(code="duplicate", file=file, cause=cause, kept=item.name))
-        else:
-            found[item.name] = item
+            set_aside.append(SetAside(code="duplicate", file=where, cause=cause, kept=item.name))
+        found.setdefault(item.name, item)
     set_aside += _unlisted(source, root, listed)
     set_aside += count_mismatch(table, len(entries), source)
     rows = several_channels(table, list(found.values()))
@@ -116,18 +115,21 @@ def find_listed(root: Path, table: Table, source: Path) -> Findings:
     )
 
 
-def _listed(root: Path, entry: Any, table: Table, number: int, source: Path) -> Found:
-    if not isinstance(entry, dict) or not all(
-        isinstance(entry.get(key), str) for key in ("image", "label")
-    ):
-        raise ValueError(f'{table.path}: training[{number}] does not name one "image" and "label"')
-    image, label = (_file_named(root, key, entry[key]) for key in ("image", "label"))
-    name = name_below(source, image) if image.is_relative_to(source) else printable(image)
+def _names(entry: Any, where: str) -> tuple[str, str]:
+    names = [entry.get(key) if isinstance(entry, dict) else None for key in ("image", "label")]
+    image, label = names
+    if not isinstance(image, str) or not isinstance(label, str):
+        raise ValueError(f'{where} must name one "image" and one "label"; correct it')
+    return image, label
+
+
+def _listed(root: Path, image: str, label: str, table: Table, source: Path) -> Found:
+    file, mask = _file_named(root, "image", image), _file_named(root, "label", label)
     return Found(
-        name=name,
-        files=(image,),
-        labels=(label, table.path),
-        patient=printable(stem_of(image)),
+        name=name_below(source, file) if file.is_relative_to(source) else printable(file),
+        files=(file,),
+        labels=(mask, table.path),
+        patient=printable(stem_of(file)),
     )
 
 
@@ -144,13 +146,12 @@ def _file_named(root: Path, key: str, text: str) -> Path:
 
 def _unlisted(source: Path, root: Path, listed: set[Path]) -> list[SetAside]:
     """Images that lie where listed images lie but stand in no list."""
-    folders = {path.resolve().parent for path in listed}
-    known = {path.resolve() for path in listed}
+    folders = {path.parent for path in listed}
     files, _ = visible_files(root)
     return [
         missing(name_below(source, file), f"entry in {TABLE}")
         for file in files
-        if suffix_of(file) and file.parent.resolve() in folders and file.resolve() not in known
+        if suffix_of(file) and file.resolve().parent in folders and file.resolve() not in listed
     ]
 
 
