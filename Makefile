@@ -34,7 +34,7 @@ fix: setup
 	$(BIN)/ruff format .
 
 bench: setup  ## tables under docs/results; each script says its recipe in its first lines
-	$(BIN)/python benchmarks/drr.py --out docs/results/drr.md
+	$(BIN)/python benchmarks/drr.py --write docs/results/drr.md
 
 docs: setup  ## pictures and tables under docs that are made by code
 	$(BIN)/python benchmarks/pictures.py docs/img
