@@ -81,7 +81,7 @@ def weights(learner: Any) -> Tensor:
 
 def as_a_program(folder: Path, **choices: Any) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, json.dumps({"folder": str(folder), **choices})]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
