@@ -1,6 +1,4 @@
-"""BTCV's thirteen organs that lie below the diaphragm. What is painted later presses into earlier."""
-
-from collections.abc import Sequence
+"""BTCV's organs below the diaphragm. What is painted later presses into what was earlier."""
 
 import numpy as np
 
@@ -9,9 +7,9 @@ from synth_ct.phantom.canvas import (
     Box,
     Canvas,
     Path,
+    blend,
     box_between,
     coverage,
-    blend,
     is_empty,
     look,
     paint,
@@ -19,9 +17,8 @@ from synth_ct.phantom.canvas import (
     stroke,
     tube,
 )
-from synth_ct.phantom.shapes import Field, Millimetres, blob, facing
+from synth_ct.phantom.shapes import Field, Millimetres, Vector, blob, facing
 from synth_ct.phantom.trunk import Surfaces, value
-from synth_ct.phantom.warp import smooth_noise
 
 SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY, GALLBLADDER = 1, 2, 3, 4
 LIVER, STOMACH, PORTAL, PANCREAS, RIGHT_ADRENAL, LEFT_ADRENAL = 6, 7, 10, 11, 12, 13
@@ -46,7 +43,7 @@ def room(surfaces: Surfaces, box: Box, gap: float = 2.0) -> Field:
 
 
 def jittered(
-    anatomy: Anatomy, organ: str, centre: Sequence[float], spread_mm: float = 4.0
+    anatomy: Anatomy, organ: str, centre: Vector, spread_mm: float = 4.0
 ) -> tuple[Millimetres, float]:
     """An organ's own place and size in this patient."""
     random = anatomy.random(organ)

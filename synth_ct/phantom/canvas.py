@@ -10,15 +10,17 @@ from synth_ct.phantom.shapes import (
     Field,
     Form,
     Millimetres,
+    Number,
     Points,
     Turn,
+    Vector,
     blob,
     capsule,
     smooth_min,
 )
 
 Box = tuple[slice, slice, slice]
-Path = Sequence[Sequence[float]]
+Path = Sequence[Vector]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Canvas:
         return sum(self.step) / 3
 
 
-def box_between(canvas: Canvas, low: Sequence[float], high: Sequence[float]) -> Box:
+def box_between(canvas: Canvas, low: Vector, high: Vector) -> Box:
     """The voxels that may lie between two corners of the patient frame, whatever the warp."""
     margin = canvas.reach_mm + canvas.voxel_mm
     grid = zip(low, high, canvas.origin, canvas.step, canvas.hu.shape, strict=True)
@@ -75,7 +77,7 @@ def coverage(canvas: Canvas, distance: Field) -> Field:
 
 
 def paint(
-    canvas: Canvas, box: Box, distance: Field, hu: float | Field, label: int | None = None
+    canvas: Canvas, box: Box, distance: Field, hu: Number | Field, label: int | None = None
 ) -> None:
     """Lay a solid over what is there; `label=None` leaves the label map alone."""
     blend(canvas, box, coverage(canvas, distance), hu)
@@ -83,7 +85,7 @@ def paint(
         canvas.label[box][distance < 0] = label
 
 
-def blend(canvas: Canvas, box: Box, alpha: Field, hu: float | Field) -> None:
+def blend(canvas: Canvas, box: Box, alpha: Field, hu: Number | Field) -> None:
     """HU <- HU + alpha (new - HU)."""
     region = canvas.hu[box]
     value = np.float32(hu) if isinstance(hu, float | int) else hu
@@ -92,26 +94,22 @@ def blend(canvas: Canvas, box: Box, alpha: Field, hu: float | Field) -> None:
 
 def paint_blob(
     canvas: Canvas,
-    centre: Sequence[float],
-    radii: Sequence[float],
-    hu: float,
-    label: int | None = None,
-    *,
-    form: Form | None = None,
-    turn: Turn | None = None,
+    centre: Vector,
+    radii: Vector,
+    hu: Number,
+    shape: tuple[Form, Turn | None] = (Form(), None),
 ) -> None:
-    """Paint one ellipsoid-like solid."""
-    size = max(radii) * 1.25 if turn is not None else None
-    reach = [size or r * 1.25 for r in radii]
-    low = [c - r for c, r in zip(centre, reach, strict=True)]
-    high = [c + r for c, r in zip(centre, reach, strict=True)]
+    """Paint one unlabelled ellipsoid-like solid."""
+    form, turn = shape
+    reach = [1.25 * (r if turn is None else max(radii)) for r in radii]
+    low, high = ([c + s * r for c, r in zip(centre, reach, strict=True)] for s in (-1, 1))
     box = box_between(canvas, low, high)
     if is_empty(canvas, box):
         return
-    paint(canvas, box, blob(look(canvas, box), centre, radii, form, turn), hu, label)
+    paint(canvas, box, blob(look(canvas, box), centre, radii, form, turn), hu, 0)
 
 
-def thin(radius: float, voxel_mm: float) -> float:
+def thin(radius: Number, voxel_mm: float) -> float:
     """How much of `coverage` a tube thinner than a voxel deserves: its area over the voxel's."""
     share = np.pi * radius**2 / voxel_mm**2
     return float(min(1.0, share / min(1.0, 0.5 + radius / voxel_mm)))
@@ -120,8 +118,8 @@ def thin(radius: float, voxel_mm: float) -> float:
 def stroke(
     canvas: Canvas,
     path: Path,
-    radii: Sequence[float] | float,
-    hu: float,
+    radii: Vector | Number,
+    hu: Number,
     label: int | None = None,
 ) -> None:
     """Paint a tube along a path, segment by segment."""
@@ -137,13 +135,14 @@ def stroke(
             canvas.label[box][distance < 0] = label
 
 
-def path_box(canvas: Canvas, path: Path, margin: float) -> Box:
+def path_box(canvas: Canvas, path: Path, margin: Number) -> Box:
     """The box around a path."""
     corners = np.array(path, float)
-    return box_between(canvas, corners.min(0) - margin, corners.max(0) + margin)
+    low, high = corners.min(0) - margin, corners.max(0) + margin
+    return box_between(canvas, low.tolist(), high.tolist())
 
 
-def tube(points: Points, path: Path, radii: Sequence[float], seam: float = 6.0) -> Field:
+def tube(points: Points, path: Path, radii: Vector, seam: float = 6.0) -> Field:
     """The distance to a tube as one solid: capsules with rounded seams."""
     distance: Field | None = None
     for start, stop, first, last in zip(path[:-1], path[1:], radii[:-1], radii[1:], strict=True):

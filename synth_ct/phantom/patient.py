@@ -49,7 +49,7 @@ class Phantom:
 
     ct: Volume
     labels: LabelMap
-    """BTCV's ids for `chest` and `abdomen`, 1 for the spleen in `spleen`, CTSpine1K's in `lumbar`."""
+    """BTCV's ids in `chest` and `abdomen`, 1 in `spleen`, CTSpine1K's ids in `lumbar`."""
     facts: Mapping[str, float]
     """Habitus and the like, in numbers."""
 
@@ -88,7 +88,8 @@ def patient_axes(anatomy: Anatomy, kind: Kind, size: int) -> tuple[Axis, Axis, A
 
 def blank_canvas(anatomy: Anatomy, axes: tuple[Axis, Axis, Axis]) -> Canvas:
     """Air on a warped grid: voxel p shows what lies at p + u(p)."""
-    shape = tuple(len(axis) for axis in axes)
+    shape = (len(axes[0]), len(axes[1]), len(axes[2]))
+    step_x, step_y, step_z = (float(a[1] - a[0]) for a in axes)
     moves = [spline(lattice, axes, WARP_STEP_MM) for lattice in anatomy.warp]
     grid = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     x, y, z = (move + line for move, line in zip(moves, grid, strict=True))
@@ -97,7 +98,7 @@ def blank_canvas(anatomy: Anatomy, axes: tuple[Axis, Axis, Axis]) -> Canvas:
         hu=np.full(shape, AIR_HU, np.float32),
         label=np.zeros(shape, np.uint8),
         origin=(float(axes[0][0]), float(axes[1][0]), float(axes[2][0])),
-        step=tuple(float(a[1] - a[0]) for a in axes),
+        step=(step_x, step_y, step_z),
         reach_mm=WARP_LIMIT_MM,
     )
 

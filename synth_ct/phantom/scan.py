@@ -24,9 +24,11 @@ def add_texture(hu: Field, anatomy: Anatomy, axes: Sequence[Axis]) -> Field:
     if anatomy.family == "B":
         ripple = np.float32(1.6) * (np.abs(ripple) - np.float32(0.75))
     grain += np.float32(0.7) * ripple
-    table = np.interp(np.arange(-1024, 3072), *zip(*GRAIN_HU, strict=True)).astype(np.float32)
+    knots = np.array(GRAIN_HU, float).T
+    table = np.interp(np.arange(-1024, 3072), knots[0], knots[1]).astype(np.float32)
     spread = table[np.clip(hu + 1024, 0, 4095).astype(np.int16)]
-    return hu + spread * grain
+    textured: Field = hu + spread * grain
+    return textured
 
 
 def path_noise(hu: Field, step_mm: tuple[float, float, float]) -> Field:
@@ -56,7 +58,8 @@ def draw_noise(anatomy: Anatomy, random: np.random.Generator, like: Field, edge:
     if anatomy.family == "B":
         low = ndimage.gaussian_filter(noise, 1.5 * wide, mode="nearest", truncate=2)
         noise = noise - np.float32(0.6) * low
-    return noise / np.float32(max(float(noise.std(dtype=np.float64)), 1e-6))
+    unit: Field = noise / np.float32(max(float(noise.std(dtype=np.float64)), 1e-6))
+    return unit
 
 
 def add_noise(
@@ -70,4 +73,5 @@ def add_noise(
     noise = draw_noise(anatomy, random, hu, edge)
     streaks = ndimage.gaussian_filter1d(noise, 12 / edge, axis=0, mode="nearest", truncate=2)
     streaks *= np.float32(2.0) * np.clip(spread - np.float32(1.2), 0, 2)
-    return hu + np.float32(averaged) * (spread * noise + streaks)
+    noisy: Field = hu + np.float32(averaged) * (spread * noise + streaks)
+    return noisy

@@ -15,7 +15,9 @@ Family = Literal["A", "B"]
 Field = Float[np.ndarray, "x y z"]
 Points = tuple[Field, Field, Field]
 """Where voxels are in the patient frame: right, anterior, superior, in mm."""
-Millimetres = tuple[float, float, float]
+Number = float | int
+Vector = Sequence[Number]
+Millimetres = tuple[Number, Number, Number]
 Turn = Float[np.ndarray, "3 3"]
 
 HARMONICS = 9
@@ -37,7 +39,7 @@ def draw_form(random: np.random.Generator, family: Family) -> Form:
     return Form(harmonics=tuple(random.normal(0, 0.055, HARMONICS).tolist()))
 
 
-def star_radius(x: Field, y: Field, z: Field, harmonics: Sequence[float]) -> Field:
+def star_radius(x: Field, y: Field, z: Field, harmonics: Vector) -> Field:
     """rho(n) = 1 + sum_k c_k Y_k(n), for n the direction of (x, y, z)."""
     length = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
     a, b, c = x / length, y / length, z / length
@@ -48,13 +50,14 @@ def star_radius(x: Field, y: Field, z: Field, harmonics: Sequence[float]) -> Fie
     rho = np.ones_like(x)
     for weight, wave in zip(harmonics, waves, strict=True):
         rho += np.float32(weight * 2) * wave
-    return np.maximum(rho, np.float32(0.5))
+    bounded: Field = np.maximum(rho, np.float32(0.5))
+    return bounded
 
 
 def blob(
     points: Points,
-    centre: Sequence[float],
-    radii: Sequence[float],
+    centre: Vector,
+    radii: Vector,
     form: Form | None = None,
     turn: Turn | None = None,
 ) -> Field:
@@ -72,7 +75,8 @@ def blob(
     if form.harmonics:
         k /= star_radius(a, b, c, form.harmonics)
     length = np.sqrt(x * x + y * y + z * z) + np.float32(0.5 * min(radii))
-    return length * (1 - 1 / (k + np.float32(1e-3)))
+    distance: Field = length * (1 - 1 / (k + np.float32(1e-3)))
+    return distance
 
 
 def turned(x: Field, y: Field, z: Field, turn: Turn) -> Points:
@@ -85,7 +89,7 @@ def turned(x: Field, y: Field, z: Field, turn: Turn) -> Points:
     )
 
 
-def facing(axis: Sequence[float], roll: Sequence[float] = (0.0, 0.0, 1.0)) -> Turn:
+def facing(axis: Vector, roll: Vector = (0.0, 0.0, 1.0)) -> Turn:
     """The rotation that takes `axis` to x, and the part of `roll` across it to z."""
     u = np.array(axis, float) / np.linalg.norm(axis)
     w = np.array(roll, float) - np.dot(roll, u) * u
@@ -93,9 +97,7 @@ def facing(axis: Sequence[float], roll: Sequence[float] = (0.0, 0.0, 1.0)) -> Tu
     return np.stack([u, np.cross(w, u), w])
 
 
-def capsule(
-    points: Points, start: Sequence[float], stop: Sequence[float], radii: tuple[float, float]
-) -> Field:
+def capsule(points: Points, start: Vector, stop: Vector, radii: tuple[Number, Number]) -> Field:
     """|p - a - t (b - a)| - r(t),   t = clip((p - a).(b - a) / |b - a|^2, 0, 1)."""
     a, b = np.array(start, np.float32), np.array(stop, np.float32)
     d = b - a
@@ -105,13 +107,15 @@ def capsule(
     x, y, z = x - t * d[0], y - t * d[1], z - t * d[2]
     away = np.sqrt(x * x + y * y + z * z)
     first, last = np.float32(radii[0]), np.float32(radii[1])
-    return away - (first + t * (last - first))
+    distance: Field = away - (first + t * (last - first))
+    return distance
 
 
 def smooth_min(first: Field, second: Field, reach: float) -> Field:
     """min(a, b) - h^2 / (4 k), h = max(k - |a - b|, 0): a union with a rounded seam of width k."""
     h = np.maximum(np.float32(reach) - np.abs(first - second), np.float32(0))
-    return np.minimum(first, second) - h * h / np.float32(4 * reach)
+    joined: Field = np.minimum(first, second) - h * h / np.float32(4 * reach)
+    return joined
 
 
 def ring(x: Field, y: Field, sides: tuple[Field, Field, Field], form: Form = Form()) -> Field:
@@ -124,17 +128,18 @@ def ring(x: Field, y: Field, sides: tuple[Field, Field, Field], form: Form = For
     k = (a**e + np.abs(b) ** e) ** (1 / e)
     if form.harmonics:
         k = k / ring_radius(x / width, b, form.harmonics)
-    return np.sqrt(x * x + y * y + np.float32(1)) * (1 - 1 / (k + np.float32(1e-3)))
+    distance: Field = np.sqrt(x * x + y * y + np.float32(1)) * (1 - 1 / (k + np.float32(1e-3)))
+    return distance
 
 
-def ring_radius(a: Field, b: Field, harmonics: Sequence[float]) -> Field:
+def ring_radius(a: Field, b: Field, harmonics: Vector) -> Field:
     """rho = 1 + c1 cos 3t + c2 cos 4t + c3 cos 5t, t the angle from the front (left = right)."""
     cosine = b / np.sqrt(a * a + b * b + np.float32(1e-6))
     square = cosine * cosine
     third = cosine * (4 * square - 3)
     fourth = 8 * square * (square - 1) + 1
     fifth = cosine * (16 * square * square - 20 * square + 5)
-    rho = np.ones_like(cosine)
+    rho: Field = np.ones_like(cosine)
     for weight, wave in zip(harmonics, (third, fourth, fifth), strict=True):
         rho += np.float32(weight) * wave
     return rho

@@ -15,7 +15,7 @@ from synth_ct.phantom.canvas import (
     paint_blob,
     stroke,
 )
-from synth_ct.phantom.shapes import Field, Millimetres, ring_radius
+from synth_ct.phantom.shapes import Field, Millimetres, Number, ring_radius
 from synth_ct.phantom.trunk import at, value
 from synth_ct.phantom.warp import Axis, smooth_noise
 
@@ -53,7 +53,7 @@ class Vertebra:
     slope: float
     """dy/dz of the spine's curve here."""
 
-    def point(self, x: float, back: float, up: float) -> Millimetres:
+    def point(self, x: Number, back: Number, up: Number) -> Millimetres:
         """A point given from the body's centre, turned with the spine's slope."""
         cosine = 1 / np.hypot(1, self.slope)
         sine = self.slope * cosine
@@ -132,7 +132,7 @@ def _paint_body(
 def _paint_disc(canvas: Canvas, anatomy: Anatomy, vertebra: Vertebra) -> None:
     below = vertebra.point(0, 0, -vertebra.half_height - 3)
     radii = (vertebra.width * 1.02, vertebra.depth * 1.02, 6.5)
-    paint_blob(canvas, below, radii, anatomy.hu["disc"], 0)
+    paint_blob(canvas, below, radii, anatomy.hu["disc"])
 
 
 def _paint_arch(canvas: Canvas, anatomy: Anatomy, v: Vertebra, label: int) -> None:
@@ -160,7 +160,7 @@ def _paint_arch(canvas: Canvas, anatomy: Anatomy, v: Vertebra, label: int) -> No
 # ---- the cage ----------------------------------------------------------------------------------
 
 
-def wall_point(anatomy: Anatomy, angle: float, z: float, outside_mm: float) -> Millimetres:
+def wall_point(anatomy: Anatomy, angle: Number, z: Number, outside_mm: Number) -> Millimetres:
     """The point of the cavity's wall at an angle from the back, moved outwards."""
     width, back, front = (value(c, z) for c in anatomy.figure.cavity)
     depth, form = (front - back) / 2, anatomy.figure.form
@@ -175,7 +175,7 @@ def wall_point(anatomy: Anatomy, angle: float, z: float, outside_mm: float) -> M
     return (float(np.sin(angle) * reach), float((front + back) / 2 - cosine * reach), z)
 
 
-def rib_path(anatomy: Anatomy, number: int, side: float) -> list[Millimetres]:
+def rib_path(anatomy: Anatomy, number: int, side: Number) -> list[Millimetres]:
     """The bony rib: from its vertebra out, round the cage and down.
 
     z(t) = z0 - drop * s((t - 45) / (end - 45)), s a smooth step of the angle t from the back.
@@ -191,7 +191,7 @@ def rib_path(anatomy: Anatomy, number: int, side: float) -> list[Millimetres]:
     return path
 
 
-def sternum_y(anatomy: Anatomy, z: float) -> float:
+def sternum_y(anatomy: Anatomy, z: Number) -> float:
     """The sternum stands just in front of the cavity."""
     return value(anatomy.figure.cavity[2], z) + STERNUM_OFFSET_MM
 
@@ -249,7 +249,7 @@ def paint_girdles(canvas: Canvas, anatomy: Anatomy) -> None:
         _paint_ilium(canvas, anatomy, side)
 
 
-def _paint_shoulder(canvas: Canvas, anatomy: Anatomy, side: float) -> None:
+def _paint_shoulder(canvas: Canvas, anatomy: Anatomy, side: Number) -> None:
     hu = anatomy.hu["rib_cortex"]
     medial_y = sternum_y(anatomy, 130) - 2
     clavicle = [
@@ -269,18 +269,18 @@ def _paint_shoulder(canvas: Canvas, anatomy: Anatomy, side: float) -> None:
     bones.append(([(104.0, -24.0, 140.0), inferior], 3.2))
     for path, radius in bones:
         stroke(canvas, [(side * x, y, z) for x, y, z in path], radius, hu, 0)
-    paint_blob(canvas, (side * 107, -12, 152), (21, 21, 21), hu, 0)
-    paint_blob(canvas, (side * 107, -12, 152), (18.5, 18.5, 18.5), anatomy.hu["trabecula"], 0)
+    paint_blob(canvas, (side * 107, -12, 152), (21, 21, 21), hu)
+    paint_blob(canvas, (side * 107, -12, 152), (18.5, 18.5, 18.5), anatomy.hu["trabecula"])
     shaft = [(side * 108.0, -10.0, 158.0), (side * 121.0, -5.0, 320.0)]
     stroke(canvas, shaft, 11.5, anatomy.hu["cortex"] * 1.2, 0)
     stroke(canvas, shaft, 6.0, anatomy.hu["fat"], 0)
 
 
-def _behind_cage(anatomy: Anatomy, angle_deg: float, z: float) -> Millimetres:
+def _behind_cage(anatomy: Anatomy, angle_deg: Number, z: Number) -> Millimetres:
     return wall_point(anatomy, float(np.radians(angle_deg)), z, 17.0)
 
 
-def _paint_ilium(canvas: Canvas, anatomy: Anatomy, side: float) -> None:
+def _paint_ilium(canvas: Canvas, anatomy: Anatomy, side: Number) -> None:
     """A wing as a fan of rods from the sacroiliac joint to the crest."""
     crest = ((48, -66, -222), (78, -50, -206), (104, -22, -202), (120, 10, -210), (124, 48, -238))
     base = ((38, -60, -245), (50, -50, -268), (64, -34, -285), (76, -14, -300), (86, 6, -312))
@@ -296,4 +296,4 @@ def _paint_ilium(canvas: Canvas, anatomy: Anatomy, side: float) -> None:
     for radii, hu in (((5.0, 3.6, 5.0), "rib_cortex"), ((3.2, 1.8, 3.2), "trabecula")):
         for rod in rods:
             stroke(canvas, rod, radii, anatomy.hu[hu], 0)
-    paint_blob(canvas, (side * 30, -46, -272), (17, 17, 24), anatomy.hu["trabecula"] + 40, 0)
+    paint_blob(canvas, (side * 30, -46, -272), (17, 17, 24), anatomy.hu["trabecula"] + 40)

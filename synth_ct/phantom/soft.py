@@ -20,7 +20,7 @@ from synth_ct.phantom.canvas import (
     tube,
     whole,
 )
-from synth_ct.phantom.shapes import Field, smooth_min, blob
+from synth_ct.phantom.shapes import Field, blob, smooth_min
 from synth_ct.phantom.trunk import Surfaces, value
 from synth_ct.phantom.warp import Axis, smooth_noise
 
@@ -59,7 +59,7 @@ def paint_wall(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, axes: Seque
 
 
 def _paint_fat_planes(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, waves: Field) -> None:
-    """Fat between the layers of the wall: sheets at a wavy share of the way from cavity to fascia."""
+    """Fat between the layers of the wall: sheets that wave between cavity and fascia."""
     depth = np.maximum(surfaces.cavity - surfaces.fascia, np.float32(1))
     share = surfaces.cavity / depth
     for height in (0.35, 0.68):

@@ -15,9 +15,8 @@ from synth_ct.phantom.canvas import (
     paint,
     paint_blob,
     stroke,
-    tube,
 )
-from synth_ct.phantom.shapes import Field, Points, blob, facing
+from synth_ct.phantom.shapes import Field, Points, Vector, blob, facing
 from synth_ct.phantom.trees import Nodes, grow
 from synth_ct.phantom.trunk import (
     Surfaces,
@@ -27,7 +26,7 @@ from synth_ct.phantom.trunk import (
     height_above_diaphragm,
     value,
 )
-from synth_ct.phantom.warp import smooth_noise
+from synth_ct.phantom.warp import Axis, smooth_noise
 
 OESOPHAGUS, AORTA, VENA_CAVA = 5, 8, 9
 CARINA_Z = 66.0
@@ -49,7 +48,8 @@ def mediastinum_distance(anatomy: Anatomy, points: Points) -> Field:
     septum = np.abs(x + np.float32(4)) - half
     spine_y = at(anatomy.figure.spine_y, z)
     column = np.hypot(x / 24, (y - spine_y + np.float32(6)) / 24) * 24 - np.float32(24)
-    return np.minimum(septum, column)
+    distance: Field = np.minimum(septum, column)
+    return distance
 
 
 def lung_distance(anatomy: Anatomy, points: Points, cavity: Field, above_diaphragm: Field) -> Field:
@@ -57,7 +57,8 @@ def lung_distance(anatomy: Anatomy, points: Points, cavity: Field, above_diaphra
     apex = np.hypot(np.abs(points[0]) - 44, points[1] + 8) * np.float32(0.25) + points[2]
     distance = np.maximum(cavity + np.float32(2), np.float32(2) - above_diaphragm)
     distance = np.maximum(distance, -mediastinum_distance(anatomy, points))
-    return np.maximum(distance, apex - np.float32(157))
+    lungs: Field = np.maximum(distance, apex - np.float32(157))
+    return lungs
 
 
 def paint_lungs(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> Field:
@@ -79,11 +80,11 @@ def paint_lungs(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> Field:
     return distance
 
 
-def paint_opacities(canvas: Canvas, anatomy: Anatomy, lung: Field, axes: Sequence[Field]) -> None:
+def paint_opacities(canvas: Canvas, anatomy: Anatomy, lung: Field, axes: Sequence[Axis]) -> None:
     """Pneumonia-like consolidation: patches of ground glass with a dense, ragged middle."""
     random = anatomy.random("opacities")
-    ragged = smooth_noise(random, [a.ravel() for a in axes], 11.0)
-    ragged += smooth_noise(random, [a.ravel() for a in axes], 26.0)
+    ragged = smooth_noise(random, axes, 11.0)
+    ragged += smooth_noise(random, axes, 26.0)
     for centre in draw_targets(anatomy, random, int(random.integers(2, 6)), None):
         radii = random.uniform(16, 42, 3).tolist()
         reach = [1.6 * r for r in radii]
@@ -135,7 +136,7 @@ def _paint_airways(canvas: Canvas, anatomy: Anatomy) -> None:
     top = value(anatomy.figure.spine_y, 200) + 22
     carina = (1.0, value(anatomy.figure.spine_y, CARINA_Z) + 40, CARINA_Z)
     windpipe = [(0.0, top, 240.0), (0.0, carina[1] + 14, 125.0), carina]
-    paths: list[tuple[list[Sequence[float]], list[float]]] = [(list(windpipe), [8.5, 8.5, 8.0])]
+    paths: list[tuple[list[Vector], list[float]]] = [(list(windpipe), [8.5, 8.5, 8.0])]
     for side, hilum in HILA.items():
         paths.append(([carina, (hilum[0], hilum[1], hilum[2] + 4)], [6.6, 5.8]))
         targets = draw_targets(anatomy, anatomy.random(f"airway{side:+.0f}"), 28, side)
@@ -164,7 +165,7 @@ def paint_heart(canvas: Canvas, anatomy: Anatomy) -> None:
     shift = random.normal(0, 2.5, 3)
     hu, turn = anatomy.hu, facing(AXIS)
     left, right = hu["left_blood"], hu["right_blood"]
-    parts: tuple[tuple[Sequence[float], Sequence[float], float, bool], ...] = (
+    parts: tuple[tuple[Vector, Vector, float, bool], ...] = (
         ((-20, 40, 17), (64, 47, 46), hu["visceral_fat"], True),
         ((34, 30, 18), (30, 33, 38), hu["visceral_fat"], False),
         ((-24, 41, 15), (60, 43, 41), hu["myocardium"], True),
@@ -180,7 +181,7 @@ def paint_heart(canvas: Canvas, anatomy: Anatomy) -> None:
     for centre, radii, value_hu, turned in parts:
         place = [c + s for c, s in zip(centre, shift.tolist(), strict=True)]
         sizes = [size * r for r in radii]
-        paint_blob(canvas, place, sizes, value_hu, 0, form=form, turn=turn if turned else None)
+        paint_blob(canvas, place, sizes, value_hu, (form, turn if turned else None))
 
 
 def paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
@@ -233,9 +234,9 @@ def paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
 def _paint_gullet(canvas: Canvas, anatomy: Anatomy) -> None:
     """The oesophagus behind trachea and heart, through the diaphragm to the cardia."""
     spine = anatomy.figure.spine_y
-    path = [(-4.0, value(spine, z) + d, z) for z, d in
-            ((240.0, 14), (150.0, 16), (100.0, 22), (60.0, 24), (20.0, 28), (-20.0, 30))]  # fmt: skip
+    beside = ((240.0, 14), (150.0, 16), (100.0, 22), (60.0, 24), (20.0, 28), (-20.0, 30))
+    path = [(-4.0, value(spine, z) + gap, z) for z, gap in beside]
     path = [*path, (-16.0, 2.0, -44.0), (-28.0, 10.0, -58.0)]
     stroke(canvas, path, 7.0, anatomy.hu["oesophagus"], OESOPHAGUS)
-    lumen = np.array(path[:6]) + (1, 1, 0)
-    stroke(canvas, lumen.tolist(), 1.6, anatomy.hu["gas"])
+    lumen = [(x + 1, y + 1, z) for x, y, z in path[:6]]
+    stroke(canvas, lumen, 1.6, anatomy.hu["gas"])

@@ -5,13 +5,15 @@ back; radii follow Murray's law, r^3 = sum of the children's r^3.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
 
-Nodes = Float[np.ndarray, "n 3"]
-Parents = Int[np.ndarray, " n"]
-Radii = Float[np.ndarray, " n"]
+Nodes = Float[np.ndarray, "_ 3"]
+Node = Float[np.ndarray, "3"]
+Parents = Int[np.ndarray, " _"]
+Radii = Float[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,9 @@ def grow(root: Nodes, targets: Nodes, root_radius: float) -> Tree:
     return _with_radii(np.array(nodes), np.array(parents), root_radius)
 
 
-def _trunk(root: Nodes) -> tuple[list[Nodes], list[int], list[float]]:
+def _trunk(root: Nodes) -> tuple[list[Node], list[int], list[float]]:
     paths = [0.0]
-    for start, stop in zip(root[:-1], root[1:], strict=True):
+    for start, stop in pairwise(root):
         paths.append(paths[-1] + float(np.sqrt(((stop - start) ** 2).sum())))
     return list(root), [max(0, n - 1) for n in range(len(root))], paths
 

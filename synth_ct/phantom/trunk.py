@@ -1,4 +1,4 @@
-"""The trunk's surfaces: skin, fascia (outside of the muscles), cavity (inside of the ribs), diaphragm.
+"""The trunk's surfaces: skin, fascia (around the muscles), cavity (inside the ribs), diaphragm.
 
 The patient frame has its origin in the midline at the level of the right diaphragm's dome, the
 eighth thoracic vertebra 46 mm behind it. Curves give a value per level z, in mm.
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 
-from synth_ct.phantom.shapes import Field, Form, Points, capsule, ring, smooth_min
+from synth_ct.phantom.shapes import Field, Form, Number, Points, Vector, capsule, ring, smooth_min
 
 LOWEST_MM, STEP_MM, LEVELS = -400.0, 0.5, 1401
 Curve = Float[np.ndarray, " levels"]
@@ -66,22 +66,24 @@ class Surfaces:
     above_diaphragm: Field
 
 
-def curve(knots: Sequence[Sequence[float]], column: int = 1) -> Curve:
+def curve(knots: Sequence[Vector], column: int = 1) -> Curve:
     """A monotone cubic through knots (z, value, ...), sampled every half millimetre."""
-    table = np.array(sorted(knots), float)
+    table = np.array(sorted(knots, key=lambda knot: knot[0]), float)
     z = LOWEST_MM + STEP_MM * np.arange(LEVELS)
     inside = np.clip(z, table[0, 0], table[-1, 0])
-    values: Curve = PchipInterpolator(table[:, 0], table[:, column])(inside)
-    return values.astype(np.float32)
+    curve_mm = PchipInterpolator(table[:, 0], table[:, column])(inside)
+    values: Curve = curve_mm.astype(np.float32)
+    return values
 
 
 def at(values: Curve, z: Field) -> Field:
     """The curve's value at each height."""
     index = np.clip((z - np.float32(LOWEST_MM)) * np.float32(1 / STEP_MM), 0, LEVELS - 1)
-    return np.take(values, index.astype(np.int32))
+    taken: Field = np.take(values, index.astype(np.int32))
+    return taken
 
 
-def value(values: Curve, z: float) -> float:
+def value(values: Curve, z: Number) -> float:
     """The curve's value at one height."""
     return float(values[int(np.clip((z - LOWEST_MM) / STEP_MM, 0, LEVELS - 1))])
 
@@ -137,7 +139,8 @@ def height_above_diaphragm(figure: Figure, points: Points) -> Field:
         dome = np.float32(apex) - 70 * fall - tilt - 20 * np.maximum(square - 1, np.float32(0))
         top = dome if top is None else -smooth_min(-top, -dome, 14.0)
     assert top is not None, "a diaphragm has domes"
-    return (z - top) * np.float32(0.8)
+    height: Field = (z - top) * np.float32(0.8)
+    return height
 
 
 def outer_distances(figure: Figure, points: Points) -> tuple[Field, Field]:

@@ -38,14 +38,14 @@ def spline(lattice: Lattice, axes: Sequence[Axis], step_mm: float, order: int = 
 
     Sums of a fixed number of products in a fixed order: no BLAS, hence the same bits everywhere.
     """
-    values = lattice.astype(np.float32)
+    values: Field = lattice.astype(np.float32)
     for number, axis in enumerate(axes):
         place = np.clip((axis + EXTENT_MM / 2) / step_mm, 0, lattice.shape[number] - order - 1e-3)
         first = place.astype(int)
         weights = (cubic_weights if order == 3 else linear_weights)(place - first)
         shape = [1, 1, 1]
         shape[number] = len(axis)
-        total = np.float32(0)
+        total: Field = np.zeros((1, 1, 1), np.float32)
         for offset, weight in enumerate(weights):
             factor = weight.astype(np.float32).reshape(shape)
             total = total + factor * np.take(values, first + offset, axis=number)
@@ -72,4 +72,5 @@ def jacobian(displacement: Sequence[Field], voxel_mm: float) -> Field:
     a, b, c = (d[0][0] + 1, d[0][1], d[0][2])
     e, f, g = (d[1][0], d[1][1] + 1, d[1][2])
     h, i, j = (d[2][0], d[2][1], d[2][2] + 1)
-    return a * (f * j - g * i) - b * (e * j - g * h) + c * (e * i - f * h)
+    determinant: Field = a * (f * j - g * i) - b * (e * j - g * h) + c * (e * i - f * h)
+    return determinant
