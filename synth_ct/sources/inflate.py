@@ -95,6 +95,15 @@ def refuse_short(data: bytes, expected: int, container: Container) -> None:
         raise Refused(f"E_{container}_TRUNCATED", cause, AGAIN)
 
 
+def refuse_other_length(data: bytes, expected: int, row: int, container: Container) -> None:
+    """As many bytes as the shape needs; a `row` of voxels too many means another shape."""
+    refuse_short(data, expected, container)
+    if len(data) >= expected + row:
+        cause = f"it holds {len(data)} bytes where its header's shape needs {expected}"
+        remedy = "find out its true shape, or export it again from the original images"
+        raise Refused(f"E_{container}_SHAPE", cause, remedy)
+
+
 def appearance(data: bytes) -> str:
     """What the beginning of a file that is no image looks like."""
     if not data:

@@ -18,7 +18,7 @@ from synth_ct.sources.gates import (
     refuse_size,
     trusted_affine,
 )
-from synth_ct.sources.inflate import AGAIN, refuse_short
+from synth_ct.sources.inflate import AGAIN, SLACK, refuse_other_length
 from synth_ct.sources.paths import inside
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -60,6 +60,7 @@ def read_metaimage(path: Path) -> RawVolume:
         hashed += data
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
     data = _voxel_bytes(header, data, expected)
+    refuse_other_length(data, expected, shape[0] * dtype.itemsize, "MHA")
     stored = np.frombuffer(data, dtype, int(np.prod(shape)))
     array = stored.astype(dtype.newbyteorder("=")).reshape(shape, order="F")
     refuse_nonfinite("MHA", array)
@@ -129,14 +130,13 @@ def _voxel_bytes(header: Mapping[str, str], data: bytes, expected: int) -> bytes
     if header.get("CompressedData", "False").lower() == "true":
         inflater = zlib.decompressobj()
         try:
-            data = inflater.decompress(data, expected + 1)
+            data = inflater.decompress(data, expected + SLACK)
         except zlib.error as error:
             cause = f"its compressed voxels are damaged ({error})"
             raise Refused("E_MHA_CRC", cause, AGAIN) from error
-        if len(data) >= expected and not inflater.eof:
-            cause = "its compressed voxels lack their checksum, or there are more than it says"
+        if expected <= len(data) < expected + SLACK and not inflater.eof:
+            cause = "the checksum of its compressed voxels is missing"
             raise Refused("E_MHA_CRC", cause, AGAIN)
-    refuse_short(data, expected, "MHA")
     return data
 
 

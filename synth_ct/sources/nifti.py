@@ -28,6 +28,7 @@ from synth_ct.sources.inflate import (
     appearance,
     beginning,
     inflate,
+    refuse_other_length,
     refuse_short,
 )
 
@@ -95,7 +96,8 @@ def read_nifti(path: Path) -> RawVolume:
         data = inflated.data
     if is_zipped != path.name.lower().endswith(".gz"):
         notes.append("misnamed")
-    refuse_short(data, layout.bytes_expected, "NII")
+    row = layout.shape[0] * layout.dtype.itemsize
+    refuse_other_length(data, layout.bytes_expected, row, "NII")
     with np.errstate(invalid="ignore", over="ignore"):
         affine, more = read_affine(layout.fields)
         array, scaling = read_values(data, layout)

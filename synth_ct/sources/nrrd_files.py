@@ -19,7 +19,7 @@ from synth_ct.sources.gates import (
     refuse_size,
     trusted_affine,
 )
-from synth_ct.sources.inflate import GZIP_MAGIC, inflate, refuse_short
+from synth_ct.sources.inflate import GZIP_MAGIC, inflate, refuse_other_length
 from synth_ct.sources.metaimage import data_file
 
 SIGNS = {
@@ -64,7 +64,9 @@ def read_nrrd(path: Path) -> RawVolume:
     if name is not None:
         data = data_file(path, str(name), "NRRD").read_bytes()
         hashed += data
-    data, notes = _voxel_bytes(header, data, int(np.prod(shape, dtype=object)) * dtype.itemsize)
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    data, notes = _voxel_bytes(header, data, expected)
+    refuse_other_length(data, expected, shape[0] * dtype.itemsize, "NRRD")
     stored = np.frombuffer(data, dtype, int(np.prod(shape)))
     array = stored.astype(dtype.newbyteorder("=")).reshape(shape, order="F")
     refuse_nonfinite("NRRD", array)
@@ -127,5 +129,4 @@ def _voxel_bytes(
         data, notes = inflated.data, inflated.notes
     elif encoding != "raw":
         raise Refused("E_NRRD_CRC", "its voxels should be gzipped and are not", EXPORT_AGAIN)
-    refuse_short(data, expected, "NRRD")
     return data, notes

@@ -121,6 +121,7 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
     "43 bomb behind the voxels": ("E_NII_SHAPE", unpacks_to_more),
     "44 zero dim": ("E_NII_SHAPE", lambda: plain(edit=put(dim_2=0))),
     "45 negative dim": ("E_NII_SHAPE", lambda: plain(edit=put(dim_2=-14))),
+    "45 dim too small": ("E_NII_SHAPE", lambda: zipped(edit=put(dim_2=13))),
     "45 no axes": ("E_NII_SHAPE", lambda: plain(edit=put(dim_0=0))),
     "45 two axes": ("E_NII_SHAPE", lambda: plain(edit=put(dim_0=2))),
     "46 unknown datatype": ("E_NII_DTYPE", lambda: plain(edit=put(datatype=999))),

@@ -161,6 +161,7 @@ MHA = {
     "negative size": (b"DimSize = 9 8 7", b"DimSize = 9 -8 7", "E_MHA_SHAPE"),
     "huge": (b"DimSize = 9 8 7", b"DimSize = 30000 30000 30000", "E_MHA_TOO_BIG"),
     "more voxels than bytes": (b"DimSize = 9 8 7", b"DimSize = 9 8 8", "E_MHA_TRUNCATED"),
+    "fewer voxels than bytes": (b"DimSize = 9 8 7", b"DimSize = 9 7 7", "E_MHA_SHAPE"),
     "no numbers": (b"DimSize = 9 8 7", b"DimSize = nine", "E_MHA_HEADER"),
     "unknown type": (b"MET_SHORT", b"MET_STRING", "E_MHA_DTYPE"),
     "no data file": (b"ElementDataFile = LOCAL", b"Nothing = LOCAL", "E_MHA_HEADER"),
@@ -179,6 +180,7 @@ NRRD = {
     "four axes": (b"sizes: 9 8 7", b"sizes: 9 8 7 2", "E_NRRD_HEADER"),
     "huge": (b"sizes: 9 8 7", b"sizes: 30000 30000 30000", "E_NRRD_TOO_BIG"),
     "more voxels than bytes": (b"sizes: 9 8 7", b"sizes: 9 8 8", "E_NRRD_TRUNCATED"),
+    "fewer voxels than bytes": (b"sizes: 9 8 7", b"sizes: 9 7 7", "E_NRRD_SHAPE"),
     "unknown type": (b"type: short", b"type: block", "E_NRRD_DTYPE"),
     "text voxels": (b"encoding: raw", b"encoding: ascii", "E_NRRD_ENCODING"),
     "skipped bytes": (b"encoding: raw", b"byte skip: 3\nencoding: raw", "E_NRRD_ENCODING"),
@@ -216,6 +218,46 @@ def test_compressed_voxels_are_checked_to_their_end(name: str, tmp_path: Path) -
     (tmp_path / name).write_bytes(data)
     with pytest.raises(Refused, match="_CRC"):
         read_ct(tmp_path / name)
+
+
+@pytest.mark.parametrize(("size", "code"), [(b"9 7 7", "SHAPE"), (b"9 8 8", "TRUNCATED")])
+def test_deflated_voxels_must_fill_the_shape(size: bytes, code: str, tmp_path: Path) -> None:
+    sitk.WriteImage(itk_image(0), tmp_path / "a.mha", True)
+    edited(tmp_path / "a.mha", b"DimSize = 9 8 7", b"DimSize = " + size)
+    with pytest.raises(Refused, match=f"E_MHA_{code}"):
+        read_ct(tmp_path / "a.mha")
+
+
+def random_edit(data: bytes, rng: np.random.Generator) -> bytes:
+    """A few bytes of the first lines changed, cut or added."""
+    changed = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(min(500, len(changed))))
+        new = bytes(rng.choice(list(b"0123456789 .-:=(),\nabn\0\xff"), rng.integers(0, 4)))
+        changed[at : at + int(rng.integers(0, 4))] = new
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_any_header_text_gives_a_grid_or_a_code(
+    name: str, compressed: bool, tmp_path: Path
+) -> None:
+    sitk.WriteImage(itk_image(0), tmp_path / name, compressed)
+    whole = (tmp_path / name).read_bytes()
+    rng = np.random.default_rng(2)
+    outcomes = set()
+    for _ in range(400):
+        (tmp_path / name).write_bytes(random_edit(whole, rng))
+        try:
+            raw = read_raw(tmp_path / name)
+        except Refused as refused:
+            outcomes.add(refused.code)
+        else:
+            outcomes.add("read")
+            spacing = np.linalg.norm(raw.affine[:3, :3], axis=0)
+            assert ((spacing >= 0.2) & (spacing <= 20)).all()
+    assert len(outcomes) > 4
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.nii"])
