@@ -20,9 +20,10 @@ from pydicom.pixels import get_decoder
 from synth_ct.kit.axes import Affine, HuArray
 from synth_ct.kit.durable import sha256_of
 from synth_ct.kit.quarantine import Refused, printable
+from synth_ct.kit.quiet import quiet_pydicom
 from synth_ct.kit.volume import AIR_HU, MAX_HU, Volume, spacing_mm, to_int16, to_ras
 from synth_ct.sources.dicom_geometry import Plane, names, stack
-from synth_ct.sources.dicom_series import DAMAGE, Series, SeriesFound, quiet_pydicom, series_in
+from synth_ct.sources.dicom_series import DAMAGE, Series, SeriesFound, series_in
 from synth_ct.sources.hounsfield import hu_notes
 
 __all__ = ["Series", "SeriesFound", "read_series", "series_in"]

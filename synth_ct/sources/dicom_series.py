@@ -5,20 +5,18 @@ folder stay two; two copies of one series in two folders stay two as well (the c
 drops the copy). Localisers, screen captures and projections are set aside with a code.
 """
 
-import logging
 import os
 import struct
-import warnings
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 
 from synth_ct.kit.quarantine import Refused, SetAside, printable
+from synth_ct.kit.quiet import quiet_pydicom
 from synth_ct.sources.dicom_geometry import names
 
 DAMAGE = (
@@ -229,16 +227,3 @@ def _code(sop_class: str, kinds: Sequence[str], series: str) -> str:
     if sop_class != CT_STORAGE:
         return "E_DCM_CLASS"
     return "" if series else "E_DCM_NO_SERIES"
-
-
-@contextmanager
-def quiet_pydicom() -> Generator[None, None, None]:
-    """No warnings of pydicom: they quote header values, which may name a person, into logs."""
-    log = logging.getLogger("pydicom")
-    was_disabled, log.disabled = log.disabled, True
-    try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.disabled = was_disabled
