@@ -1,9 +1,11 @@
 """A DICOM series becomes the volume another reader sees, or is refused by name and cause."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -16,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from synth_ct.kit.volume import AIR_HU, Volume, to_ras
+from synth_ct.kit.volume import AIR_HU, Volume, spacing_mm, to_ras
 from synth_ct.sources.dicom import padding_mask, read_series
 
 MakeSeries = Callable[..., list[Dataset]]
@@ -178,6 +180,31 @@ def test_undeclared_padding_below_air_becomes_air_and_is_noted(
     volume, notes, _ = read_series(write_series(slices, tmp_path))
     assert (volume.array_XYZ[:, -4:] == AIR_HU).all()
     assert notes == ("padding_to_air",)
+
+
+@pytest.mark.real_data
+def test_a_real_ct_written_as_dicom_comes_back_voxel_for_voxel(
+    tmp_path: Path, make_series: MakeSeries, write_series: WriteSeries, real_data: Path
+) -> None:
+    image = nib.load(next((real_data / "ct").glob("LIDC-IDRI-0001*")))
+    source = to_ras(Volume(np.asarray(image.dataobj).astype(np.int16), image.affine))
+    x, y, z = spacing_mm(source.affine)
+    lps = source.array_XYZ[::-1, ::-1]  # columns count up to the left, rows to the back
+    corner = source.affine @ [lps.shape[0] - 1, lps.shape[1] - 1, 0, 1]
+    slices = []
+    for k in range(lps.shape[2]):
+        one = copy.deepcopy(make_series()[0])
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k}"
+        one.Columns, one.Rows = lps.shape[:2]
+        one.PixelSpacing = [y, x]
+        place = [-corner[0], -corner[1], corner[2] + k * z]
+        one.ImagePositionPatient = [round(mm, 4) for mm in place]
+        one.PixelData = (lps[:, :, k].T + 1024).astype(np.int16).tobytes()
+        slices.append(one)
+    volume, notes, _ = read_series(write_series(slices, tmp_path))
+    np.testing.assert_array_equal(volume.array_XYZ, source.array_XYZ)
+    np.testing.assert_allclose(volume.affine, source.affine, atol=1e-3)
+    assert notes == ()
 
 
 def test_padding_is_a_value_or_a_range_in_either_sign() -> None:
