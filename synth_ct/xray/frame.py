@@ -71,6 +71,8 @@ Matrix = Float[ndarray, "count size"]
 Matrices = Float[ndarray, "k count size"]
 Spans = Float[ndarray, "k 2"]
 """Centre and length of each span, as fractions of the film's side."""
+Square = Float[ndarray, "n n"]
+"""A resampled film: its size is not that of the film it came from."""
 Span = Float[ndarray, "2"]
 Numbers = Float[ndarray, " k"]
 Likenesses = Float[ndarray, "ku kv"]
@@ -127,12 +129,12 @@ def scale_intensity(film_UV: FilmArray) -> FilmArray:
 # ---- resampling --------------------------------------------------------------------------------
 
 
-def cut(film_UV: FilmArray, box: Box, pixels: int) -> FilmArray:
+def cut(film_UV: FilmArray, box: Box, pixels: int) -> Square:
     """Resample a window to a square, S_U F S_V^T; beyond the film its outermost pixel repeats."""
     rows, columns = film_UV.shape
     S_U = sampling(np.array([[(box.top + box.bottom) / 2, box.bottom - box.top]]), pixels, rows)
     S_V = sampling(np.array([[(box.left + box.right) / 2, box.right - box.left]]), pixels, columns)
-    window: FilmArray = S_U[0] @ film_UV.astype(np.float32) @ S_V[0].T
+    window: Square = S_U[0] @ film_UV.astype(np.float32) @ S_V[0].T
     return window
 
 
@@ -175,10 +177,10 @@ def most_like(ranks_UV: FilmArray, along_U: Spans, along_V: Spans) -> tuple[floa
     return float(likeness[i, j]), along_U[i], along_V[j]
 
 
-def equalised(film_UV: FilmArray) -> FilmArray:
+def equalised(film_UV: FilmArray) -> Square:
     """The film at `COARSE` pixels, each replaced by its rank in [0, 1]: no LUT, gamma or unit."""
     small = cut(film_UV, WHOLE, COARSE)
-    ranks: FilmArray = (rankdata(small) / small.size).reshape(small.shape).astype(np.float32)
+    ranks: Square = (rankdata(small) / small.size).reshape(small.shape).astype(np.float32)
     return ranks
 
 
