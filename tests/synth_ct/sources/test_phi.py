@@ -10,14 +10,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from synth_ct.cohort.case import Importer
 from synth_ct.cohort.gather import Effort, ingest
 from synth_ct.kit.artifact import LOCAL_FILES
-from synth_ct.sources import folder, lidc
-from synth_ct.sources.dicom_series import quiet_pydicom
+from synth_ct.kit.quiet import quiet_pydicom
+from synth_ct.sources import folder, lidc, radiographs
 
 MakeSeries = Callable[..., list[Dataset]]
 WriteSeries = Callable[..., list[Path]]
@@ -55,9 +57,13 @@ IN_NIFTI = {
     "intent_name": "zqintent_32",
 }
 EXTENSION, NIFTI_FILE = "Zqextension 33", "zqnifti_34"
+PNG_TEXT, PNG_LATIN, PNG_EXIF, JPEG_EXIF, JPEG_COMMENT = (
+    "Zqtext 35", "Zqlatin 36", "Zqexif 37", "Zqartist 38", "Zqjpeg 39",
+)  # fmt: skip
 SENTINELS = (
     *IN_DICOM.values(), PRIVATE, NESTED, CHARACTERS, FOLDER, FILE, ABOVE,
     *IN_NIFTI.values(), EXTENSION, NIFTI_FILE,
+    PNG_TEXT, PNG_LATIN, PNG_EXIF, JPEG_EXIF, JPEG_COMMENT,
 )  # fmt: skip
 
 
@@ -82,6 +88,25 @@ def nifti(path: Path, array_XYZ: np.ndarray) -> None:
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", EXTENSION.encode()))
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
+
+
+def films(folder: Path) -> None:
+    """A PNG and a JPEG radiograph, their texts and EXIF full, and one of each cut off."""
+    v, u = np.meshgrid(np.linspace(-1, 1, 160), np.linspace(-1, 1, 200))
+    lungs = np.exp(-(((abs(v) - 0.45) / 0.25) ** 2) - (u / 0.6) ** 2)
+    grain = np.random.default_rng(0).normal(0, 4, u.shape)
+    image = Image.fromarray(np.clip(200 - 20 * u - 130 * lungs + grain, 0, 255).astype(np.uint8))
+    texts = PngInfo()
+    texts.add_itxt("Comment", PNG_TEXT)
+    texts.add_text("Patient", PNG_LATIN)
+    tags = Image.Exif()
+    tags[ExifTags.Base.ImageDescription] = PNG_EXIF
+    image.save(folder / f"{FILE}.png", pnginfo=texts, exif=tags)
+    tags[ExifTags.Base.ImageDescription] = JPEG_EXIF
+    image.rotate(2).save(folder / f"{FILE}.jpeg", exif=tags, comment=JPEG_COMMENT.encode())
+    for whole in (folder / f"{FILE}.png", folder / f"{FILE}.jpeg"):
+        data = whole.read_bytes()
+        whole.with_stem(f"{FILE}_cut").write_bytes(data[: len(data) // 2])
 
 
 def every_byte(out: Path) -> bytes:
@@ -116,10 +141,13 @@ def source(tmp_path: Path, make_series: MakeSeries, write_series: WriteSeries) -
     hu = np.frombuffer(b"".join(i.PixelData for i in good), np.int16).reshape(12, 32, 32) - 1024
     nifti(top / FOLDER / f"{NIFTI_FILE}.nii.gz", hu[:, ::-1].T.astype(np.int16))
     nifti(top / FOLDER / f"{NIFTI_FILE}_bad.nii.gz", np.zeros((8, 8, 8), np.int16))
+    films(top / FOLDER)
     return top
 
 
-@pytest.mark.parametrize(("importer", "accepted"), [(lidc.IMPORTER, 1), (folder.IMPORTER, 2)])
+@pytest.mark.parametrize(
+    ("importer", "accepted"), [(lidc.IMPORTER, 1), (folder.IMPORTER, 2), (radiographs.IMPORTER, 2)]
+)
 def test_nothing_that_names_a_person_reaches_a_cohort_or_a_log(
     tmp_path: Path,
     source: Path,
@@ -134,7 +162,7 @@ def test_nothing_that_names_a_person_reaches_a_cohort_or_a_log(
     names = b"".join(str(p).encode() for p in source.rglob("*"))
     assert found_in(files + packed + names) == list(SENTINELS)  # the search itself works
 
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("INFO"):
         summary = ingest(importer, source, tmp_path / "out", 0, Effort())
     assert summary.accepted == accepted
     assert summary.quarantined >= 1
