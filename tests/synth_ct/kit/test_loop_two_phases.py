@@ -159,6 +159,17 @@ def test_what_was_drawn_before_a_run_does_not_matter(tmp_path: Path) -> None:
     assert run(gan, GAN, tmp_path / "second")[0] == first
 
 
+def test_every_phase_step_and_slot_draws_its_own_numbers(tmp_path: Path) -> None:
+    gan, drawn = SmallGan(), set()
+
+    def draw(_: str) -> None:
+        drawn.add(torch.rand(()).item())
+
+    gan.on_call = draw
+    run(gan, GAN, tmp_path)
+    assert len(drawn) == 2 * 20 * 4
+
+
 def test_a_phase_moves_only_its_own_modules(tmp_path: Path) -> None:
     gan = SmallGan()
     seen: list[tuple[str, list[bool]]] = []
