@@ -123,13 +123,13 @@ def _paint_kidneys(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None
         points = look(canvas, box)
         turn = facing((side * 0.9, 0.45, -0.1), (-side * 0.22, -0.15, 1))
         form, inside = anatomy.form(name), room(surfaces, box, 2.0)
-        outer = blob(points, centre, (27 * size, 24 * size, 53 * size), form, turn)
+        outer = blob(points, centre, (30 * size, 26 * size, 55 * size), form, turn)
         hilum = [centre[0] - side * 22, centre[1] + 9, centre[2] - 2]
         sinus = blob(points, hilum, (19 * size, 11 * size, 21 * size), None, turn)
         outer = np.maximum(outer, inside)
         paint(canvas, box, np.maximum(outer - 4, inside), hu["visceral_fat"], 0)
         paint(canvas, box, outer, hu["kidney_cortex"], label)
-        medulla = blob(points, centre, (17 * size, 15 * size, 40 * size), form, turn)
+        medulla = blob(points, centre, (19 * size, 16 * size, 42 * size), form, turn)
         pyramids = medulla + 2.5 * np.sin(points[2] * np.float32(0.42))
         paint(canvas, box, np.maximum(pyramids, outer + 5), hu["kidney_medulla"])
         paint(canvas, box, np.maximum(sinus, outer - 3), hu["visceral_fat"], 0)
@@ -162,7 +162,7 @@ def _paint_stomach(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None
     content = anatomy.hu["chyme"] + float(random.uniform(-20, 40))
     paint(canvas, box, distance, anatomy.hu["gut_wall"], STOMACH)
     paint(canvas, box, distance + wall, content)
-    level = float(random.uniform(28, 75))
+    level = float(random.uniform(42, 84))
     paint(
         canvas, box, np.maximum(distance + wall, np.float32(level) - points[1]), anatomy.hu["gas"]
     )
@@ -190,7 +190,8 @@ def _paint_pancreas(canvas: Canvas, anatomy: Anatomy) -> None:
     distance = tube((x, y, z), path, radii, 8.0) + np.float32(0.7) * ripple
     free = ~np.isin(canvas.label[box], (LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY))
     distance = np.where(free, distance, np.float32(9))
-    paint(canvas, box, distance, anatomy.hu["pancreas"], PANCREAS)
+    lobules = np.float32(anatomy.hu["pancreas"] - 6) + 14 * ripple * np.sin(y * np.float32(0.7))
+    paint(canvas, box, distance, lobules, PANCREAS)
 
 
 def _paint_gallbladder(canvas: Canvas, anatomy: Anatomy) -> None:

@@ -50,7 +50,7 @@ def draw_anatomy(seed: int, family: Family) -> Anatomy:
     female = bool(random.random() < 0.5)
     fat_mm = float(np.clip(random.gamma(5.0, 2.4), 4, 26) + (2 if female else 0))
     figure = draw_figure(random, family, fat_mm)
-    widest = max(150.0 + 0.5 * fat_mm, float((figure.fascia[0] + figure.fat)[300:1000].max()))
+    widest = max(140.0 + 0.5 * fat_mm, float((figure.fascia[0] + 0.8 * figure.fat)[300:1000].max()))
     size = float(np.clip(random.normal(0.95 if female else 1.0, 0.035), 0.86, 1.06))
     across = min(size, WIDEST_MM / (widest + WARP_LIMIT_MM / 2))
     tall = float(np.clip(size * random.normal(1.0, 0.02), 0.88, 1.06))

@@ -47,9 +47,11 @@ def write_case(
     voxels = voxel_sha256(phantom.ct)
     name = hashlib.sha256(f"{voxels}/{kind}/{seed}".encode()).hexdigest()[:16]
     file, label_file, label_sha256 = f"volumes/{name[:2]}/{name}.nii.gz", "", ""
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
     file_sha256 = save(phantom.ct, folder / file)
     if CLASSES[kind]:
         label_file = f"labels/{name[:2]}/{name}.nii.gz"
+        (folder / label_file).parent.mkdir(parents=True, exist_ok=True)
         label_sha256 = save(phantom.labels, folder / label_file)
     return Case(
         id=name,

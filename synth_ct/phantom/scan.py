@@ -10,7 +10,7 @@ from synth_ct.phantom.shapes import Field
 from synth_ct.phantom.warp import Axis, smooth_noise
 
 WATER_PER_MM = 0.0195
-GRAIN_HU = ((-1000, 0), (-930, 4), (-870, 18), (-700, 30), (-200, 9), (-100, 5), (0, 8), (60, 6),
+GRAIN_HU = ((-1000, 0), (-930, 4), (-870, 32), (-700, 45), (-200, 9), (-100, 5), (0, 8), (60, 6),
             (130, 6), (1500, 10))  # fmt: skip
 """Spread of a soft tissue's own texture, by its HU; bone is painted with its own."""
 
@@ -67,7 +67,7 @@ def add_noise(
 ) -> Field:
     """Quantum noise of the patient's dose, filtered by the kernel."""
     edge = sum(step_mm) / 3
-    dose = float(anatomy.random("dose").uniform(7, 13) * (1.0 if anatomy.family == "A" else 1.35))
+    dose = float(anatomy.random("dose").uniform(6, 11) * (1.0 if anatomy.family == "A" else 1.35))
     averaged = dose / np.sqrt(1 + (edge / 6) ** 2)
     spread = path_noise(hu, step_mm)
     noise = draw_noise(anatomy, random, hu, edge)

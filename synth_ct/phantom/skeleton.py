@@ -90,12 +90,12 @@ def vertebrae(anatomy: Anatomy) -> list[Vertebra]:
 def paint_spine(canvas: Canvas, anatomy: Anatomy, axes: Sequence[Axis], *, labelled: bool) -> None:
     """Discs, bodies, arches, processes and the canal."""
     grain = smooth_noise(anatomy.random("marrow"), axes, 4.0)
-    marrow = np.float32(anatomy.hu["trabecula"]) + 45 * grain
+    marrow = np.float32(anatomy.hu["trabecula"]) + 65 * grain
     for vertebra in vertebrae(anatomy):
         label = vertebra.label if labelled else 0
         _paint_disc(canvas, anatomy, vertebra)
         _paint_arch(canvas, anatomy, vertebra, label)
-        _paint_body(canvas, 0.6 * anatomy.hu["cortex"], marrow, vertebra, label)
+        _paint_body(canvas, 0.75 * anatomy.hu["cortex"], marrow, vertebra, label)
 
 
 def _body_distance(vertebra: Vertebra, points: tuple[Field, Field, Field]) -> Field:
@@ -126,7 +126,7 @@ def _paint_body(
         return
     distance = _body_distance(vertebra, look(canvas, box))
     paint(canvas, box, distance, cortex, label)
-    paint(canvas, box, distance + np.float32(1.6), marrow[box])
+    paint(canvas, box, distance + np.float32(1.9), marrow[box])
 
 
 def _paint_disc(canvas: Canvas, anatomy: Anatomy, vertebra: Vertebra) -> None:
@@ -141,7 +141,7 @@ def _paint_arch(canvas: Canvas, anatomy: Anatomy, v: Vertebra, label: int) -> No
     d, big = v.depth, 1.0 if v.lumbar else 0.78
     canal = [v.point(0, d + 9 * big, up) for up in (-v.half_height - 3, v.half_height + 3)]
     stroke(canvas, canal, 8.5 * big, anatomy.hu["canal"], 0)
-    tip = v.point(0, d + 50, -9) if v.lumbar else v.point(0, d + 36, -24)
+    tip = v.point(0, d + (50 if v.label else 24), -9) if v.lumbar else v.point(0, d + 36, -24)
     root = v.point(0, d + 22 * big, -4)
     for up in (-4.0, 0.0, 4.0) if v.lumbar else (0.0,):
         stroke(canvas, [(p[0], p[1], p[2] + up) for p in (root, tip)], (3.8, 3.0), bone, label)
@@ -178,14 +178,16 @@ def wall_point(anatomy: Anatomy, angle: Number, z: Number, outside_mm: Number) -
 def rib_path(anatomy: Anatomy, number: int, side: Number) -> list[Millimetres]:
     """The bony rib: from its vertebra out, round the cage and down.
 
-    z(t) = z0 - drop * s((t - 45) / (end - 45)), s a smooth step of the angle t from the back.
+    z(t) = z0 - drop * s((t - first) / (end - first)), t the angle from the back; the lower a rib,
+    the sooner it falls.
     """
     top, drop, end, _ = RIBS[number]
     head_y = value(anatomy.figure.spine_y, top + 2)
+    first = 46 - 2.6 * number
     path = [(side * 17.0, head_y - 9, float(top) + 2)]
     for angle in np.linspace(22, end, 15 if number < 10 else 8):
-        step = float(np.clip((angle - 45) / max(end - 45, 60), 0, 1))
-        z = top - drop * (step * step * (3 - 2 * step)) ** 0.9
+        step = float(np.clip((angle - first) / max(end - first, 60), 0, 1))
+        z = top - drop * (step**1.5 * (3 - step) / 2)
         x, y, height = wall_point(anatomy, float(np.radians(angle)), z, 4.5)
         path.append((side * x, y, height))
     return path

@@ -162,20 +162,21 @@ def paint_heart(canvas: Canvas, anatomy: Anatomy) -> None:
     """Pericardial fat, myocardium, four chambers."""
     random = anatomy.random("heart")
     size = float(np.clip(random.normal(1, 0.06), 0.88, 1.14))
-    shift = random.normal(0, 2.5, 3)
+    rests_on = anatomy.figure.domes[2][2] + 16
+    shift = random.normal((0, 0, rests_on), 2.5)
     hu, turn = anatomy.hu, facing(AXIS)
     left, right = hu["left_blood"], hu["right_blood"]
     parts: tuple[tuple[Vector, Vector, float, bool], ...] = (
-        ((-20, 40, 17), (64, 47, 46), hu["visceral_fat"], True),
-        ((34, 30, 18), (30, 33, 38), hu["visceral_fat"], False),
-        ((-24, 41, 15), (60, 43, 41), hu["myocardium"], True),
+        ((-26, 40, 17), (64, 46, 46), hu["visceral_fat"], True),
+        ((23, 29, 18), (27, 33, 38), hu["visceral_fat"], False),
+        ((-30, 41, 15), (60, 42, 41), hu["myocardium"], True),
         ((-3, 5, 38), (38, 24, 26), hu["myocardium"], False),
-        ((33, 30, 20), (26, 29, 34), hu["myocardium"], False),
+        ((22, 29, 20), (23, 29, 34), hu["myocardium"], False),
         ((-3, 5, 38), (35, 21, 23), left, False),
-        ((33, 30, 20), (23, 26, 31), right, False),
-        ((-13, 58, 18), (47, 27, 27), right, True),
-        ((-36, 35, 8), (45, 30, 30), hu["myocardium"], True),
-        ((-34, 34, 9), (34, 19, 20), left, True),
+        ((22, 29, 20), (20, 26, 31), right, False),
+        ((-18, 57, 18), (47, 26, 27), right, True),
+        ((-42, 35, 8), (45, 30, 30), hu["myocardium"], True),
+        ((-40, 34, 9), (34, 19, 20), left, True),
     )
     form = anatomy.form("heart")
     for centre, radii, value_hu, turned in parts:
@@ -214,20 +215,20 @@ def paint_great_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
     stroke(canvas, pulmonary, (14, 13.5, 13), hu["right_blood"], 0)
     stroke(canvas, [(-16, 26, 66), (14, 12, 58), (42, 2, 54)], (11, 10, 8.5), hu["right_blood"], 0)
     stroke(canvas, [(-16, 26, 66), (-32, 4, 64), (-44, -6, 58)], (11, 9.5, 8), hu["right_blood"], 0)
-    caval = [(30, 32, 40), (30, 24, 70), (29, 26, 112)]
+    caval = [(22, 30, 40), (25, 24, 70), (26, 26, 112)]
     stroke(canvas, caval, (10.5, 9.5, 9), hu["right_blood"], 0)
     stroke(
-        canvas, [(29, 26, 112), (36, 22, 150), (36, 12, 240)], (7.5, 6.5, 6), hu["right_blood"], 0
+        canvas, [(26, 26, 112), (36, 22, 150), (36, 12, 240)], (7.5, 6.5, 6), hu["right_blood"], 0
     )
     stroke(
-        canvas, [(29, 26, 110), (-12, 42, 120), (-34, 24, 150)], (7.5, 7, 6), hu["right_blood"], 0
+        canvas, [(26, 26, 110), (-12, 42, 120), (-34, 24, 150)], (7.5, 7, 6), hu["right_blood"], 0
     )
     for start, stop in (((8, 18, 104), (22, 16, 150)), ((-4, 8, 106), (-22, 8, 150)),
                         ((-14, -6, 104), (-34, -6, 150))):  # fmt: skip
         stroke(canvas, [start, stop, (stop[0], stop[1], 240)], (5, 4, 3.5), hu["aorta"], 0)
     stroke(canvas, aorta, radii, hu["aorta"], AORTA)
     cava = [(22.0, value(spine, z) + d, z) for z, d in ((-212.0, 24), (-150.0, 26), (-110.0, 28))]
-    cava += [(24.0, 14.0, -60.0), (26.0, 20.0, -20.0), (30.0, 26.0, 4.0)]
+    cava += [(24.0, 14.0, -60.0), (22.0, 20.0, -20.0), (22.0, 26.0, 4.0)]
     stroke(canvas, cava, [width * r for r in (9, 9.5, 10, 11, 12, 12)], hu["vena_cava"], VENA_CAVA)
 
 

@@ -101,7 +101,7 @@ def draw_figure(random: np.random.Generator, family: str, fat_mm: float) -> Figu
         form = Form(exponent=float(random.uniform(2.25, 2.6)))
     else:
         form = Form(2.1, tuple(random.normal((0.0, -0.03, 0.0), 0.012).tolist()))
-    right = float(random.normal(0, 4))
+    right = float(random.normal(-5, 5))
     left = right - float(random.uniform(8, 26))
     centre = min(right, left) - float(random.uniform(0, 8))
     domes = (
@@ -135,8 +135,8 @@ def height_above_diaphragm(figure: Figure, points: Points) -> Field:
         square = ((x - np.float32(cx)) / np.float32(rx)) ** 2
         square += ((y - np.float32(cy)) / np.float32(ry)) ** 2
         fall = 1 - np.sqrt(np.maximum(1 - square, np.float32(0)))
-        tilt = np.float32(0.28) * (np.float32(cy) - y).clip(0)
-        dome = np.float32(apex) - 70 * fall - tilt - 20 * np.maximum(square - 1, np.float32(0))
+        tilt = np.float32(0.36) * (np.float32(cy) - y).clip(0)
+        dome = np.float32(apex) - 78 * fall - tilt - 20 * np.maximum(square - 1, np.float32(0))
         top = dome if top is None else -smooth_min(-top, -dome, 14.0)
     assert top is not None, "a diaphragm has domes"
     height: Field = (z - top) * np.float32(0.8)
@@ -149,7 +149,7 @@ def outer_distances(figure: Figure, points: Points) -> tuple[Field, Field]:
     width, back, front = (at(c, z) for c in figure.fascia)
     fat = at(figure.fat, z)
     fascia = ring(x, y, (width, back, front), figure.form)
-    skin = ring(x, y, (width + fat, back - fat, front + fat * 1.25), figure.form)
+    skin = ring(x, y, (width + fat * 0.8, back - fat, front + fat * 1.25), figure.form)
     folded = np.abs(x), y, z
     arm = capsule(folded, (96, -22, 118), (122, -6, 330), (33, 30))
     fascia = smooth_min(fascia, arm, 26.0)
