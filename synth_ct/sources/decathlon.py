@@ -33,7 +33,7 @@ class Table:
 
 def dataset_root(source: Path) -> Path:
     """The folder with `dataset.json`: the source, or the only folder in it that has one."""
-    below = sorted(p.parent for p in source.glob(f"*/{TABLE}"))
+    below = [p.parent for p in source.glob(f"*/{TABLE}") if not p.parent.is_symlink()]
     if not (source / TABLE).is_file() and len(below) == 1:
         return below[0]
     return source

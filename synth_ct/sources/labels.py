@@ -54,8 +54,7 @@ def read_labels(
 def refuse_unknown(raw: RawVolume, classes: Mapping[int, str]) -> None:
     """Every voxel must hold 0 or the id of a class, as a whole number."""
     ids, counts = ids_in(raw.array_XYZ)
-    broken = [(value, n) for value, n in zip(ids, counts, strict=True) if abs(value % 1) > WHOLE]
-    broken = [(value, n) for value, n in broken if abs(value % 1) < 1 - WHOLE]
+    broken = [(v, n) for v, n in zip(ids, counts, strict=True) if abs(v - round(v)) > WHOLE]
     if broken:
         raise Refused(
             "E_LBL_NONINT",
