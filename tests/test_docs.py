@@ -45,3 +45,19 @@ def test_every_document_the_readme_points_to_exists() -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)", readme)
     assert targets
     assert [t for t in targets if not (HERE / t).exists()] == []
+
+
+def test_every_quarantine_code_is_explained() -> None:
+    page = (HERE / "docs" / "quarantine.md").read_text()
+    explained = set(re.findall(r"`([\w<>]+)`", page))
+    code = "\n".join(path.read_text() for path in (HERE / "synth_ct").rglob("*.py"))
+    literal = set(re.findall(r'"(E_[A-Z0-9_]+|checkpoint_\w+|pickle|duplicate)"', code))
+    shared = {f"E_<C>_{name}" for name in re.findall(r'f"E_\{container\}_(\w+)"', code)}
+    general = {re.sub(r"^E_(NII|NRRD|MHA)_", "E_<C>_", name) for name in explained}
+    unexplained = {
+        name
+        for name in literal | shared
+        if name not in explained | general
+        and re.sub(r"^E_(NII|NRRD|MHA)_", "E_<C>_", name) not in explained
+    }
+    assert unexplained == set()
