@@ -313,6 +313,7 @@ def _effort(workers: int) -> Iterator[Callable[[str], "Effort"]]:
 
         def effort(name: str) -> Effort:
             def begin(total: int) -> Callable[[int], None]:
+                bars.close()  # the one before is finished
                 return bars.enter_context(progress(name, total))
 
             return Effort(workers=workers, begin=begin)

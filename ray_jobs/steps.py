@@ -1,5 +1,6 @@
 """The whole pipeline on one page: which folder is made from which, by what."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ray_jobs.plan import Step
@@ -32,10 +33,11 @@ def make_twin(recipe: Twin, workspace: Path, inputs: dict[str, Path], effort: Ef
     write_chest_xray(workspace / "chest_xray", recipe, effort.begin(recipe.count))
 
 
-def import_folder(recipe: Import, workspace: Path, inputs: dict[str, Path], effort: Effort) -> None:
-    """A finished folder through the very importer that reads the world."""
+def import_twin(recipe: Import, workspace: Path, inputs: dict[str, Path], effort: Effort) -> None:
+    """The twin through the very importer that reads the real archive; it must not say "real"."""
     (source,) = inputs.values()
-    importer = IMPORTERS[recipe.importer]
+    about = {"title": "radiographs of phantoms", "evidence": "phantom"}
+    importer = replace(IMPORTERS[recipe.importer], about=about)
     gather(importer, importer.find(source), workspace, recipe.seed, effort)
 
 
@@ -49,7 +51,7 @@ def steps_of(run: Run) -> list[Step]:
         name="cohorts/radiographs",
         stage="cohorts",
         recipe=Import(importer="chest-xray2017", seed=run.seed),
-        make=import_folder,
+        make=import_twin,
         inputs=(twin,),
     )
     phantoms = [
