@@ -3,14 +3,14 @@
 Geometry. A coarse picture of the upright frontal thorax (`THORAX`) is laid over the film wherever
 it correlates best: position and size are searched along U and V apart, so a film that was squashed
 (all of ChestXray2017 at 224 x 224 is, by an amount nobody recorded) ends at the same place as one
-that was not. What the window covers becomes the input; the lung field then spans about 10 % to
-90 % of it both ways. The price is that absolute size and the aspect of the chest are lost: the
-scale of what a model makes of a radiograph is nominal. Where no thorax is found, the whole film is
-taken and the result carries the note `no_lung_field`.
+that was not. What the window covers becomes the input; the lung field then reaches from about 6 %
+to 90 % of its height and from 15 % to 87 % of its width. The price is that absolute size and the
+aspect of the chest are lost: the scale of what a model makes of a radiograph is nominal. Where no
+thorax is found, the whole film is taken and the result carries the note `no_lung_field`.
 
-Intensity. Bright is dense. The 1st and 99th percentile of the lung field (the inner 80 % of the
-window) become -0.8 and 0.8, linearly; beyond that, down to air and up to metal and markers, values
-are clipped at -1 and 1. Line integrals, 8-bit and 16-bit films are treated alike.
+Intensity. Bright is dense. The 1st and 99th percentile of the inner 80 % of the window (lungs,
+heart, spine) become -0.8 and 0.8, linearly; beyond that, down to air and up to metal and markers,
+values are clipped at -1 and 1. Line integrals, 8-bit and 16-bit films are treated alike.
 
 Orientation is never changed here: rows run superior -> inferior, columns patient right -> left.
 """
@@ -28,8 +28,8 @@ from scipy.stats import rankdata
 from synth_ct.kit.axes import FilmArray, FilmBatch
 
 PIXELS = 128
-LUNG_FIELD = (0.1, 0.9)
-"""Where the lung field begins and ends in a framed film, along U and V."""
+INNER = (0.1, 0.9)
+"""The part of a framed film whose percentiles set the scale, along U and V."""
 DARK, BRIGHT = -0.8, 0.8
 PERCENTILES = (1.0, 99.0)
 LEAST_LIKENESS = 0.3
@@ -67,12 +67,11 @@ THORAX = """
 """
 """How dense each part is, 0 to 9: the mean of frontal films laid over one another."""
 
-Matrix = Float[ndarray, "count size"]
+Square = Float[ndarray, "p p"]
+"""A resampled film."""
 Matrices = Float[ndarray, "k count size"]
 Spans = Float[ndarray, "k 2"]
 """Centre and length of each span, as fractions of the film's side."""
-Square = Float[ndarray, "n n"]
-"""A resampled film: its size is not that of the film it came from."""
 Span = Float[ndarray, "2"]
 Numbers = Float[ndarray, " k"]
 Likenesses = Float[ndarray, "ku kv"]
@@ -112,14 +111,14 @@ def frame(film_UV: FilmArray, pixels: int = PIXELS) -> Framed:
     return Framed(scale_intensity(cut(film_UV, box, pixels)), box, likeness, notes)
 
 
-def frame_all(films: Sequence[FilmArray], pixels: int = PIXELS) -> FilmBatch:
-    """Frame several films into one batch B1UV."""
+def frame_all(films: Sequence[ndarray], pixels: int = PIXELS) -> FilmBatch:
+    """Frame several films, each of its own size, into one batch B1UV."""
     return torch.from_numpy(np.stack([frame(film, pixels).film_UV for film in films])[:, None])
 
 
 def scale_intensity(film_UV: FilmArray) -> FilmArray:
-    """The lung field's percentiles (1, 99) -> (-0.8, 0.8), clipped at -1 and 1."""
-    inner = [slice(round(n * LUNG_FIELD[0]), round(n * LUNG_FIELD[1])) for n in film_UV.shape]
+    """The inner percentiles (1, 99) -> (-0.8, 0.8), clipped at -1 and 1."""
+    inner = [slice(round(n * INNER[0]), round(n * INNER[1])) for n in film_UV.shape]
     low, high = np.percentile(film_UV[inner[0], inner[1]], PERCENTILES)
     share = (film_UV - low) / max(high - low, np.finfo(np.float32).tiny)
     scaled: FilmArray = (DARK + (BRIGHT - DARK) * share).clip(-1, 1).astype(np.float32)

@@ -58,14 +58,15 @@ def pose(film_UV: FilmArray) -> Pose:
 def check_pose(film_UV: FilmArray) -> tuple[str, ...]:
     """Refuse a film that is plainly inverted or turned; note one unlike a frontal chest."""
     found = pose(film_UV)
-    if found.inverted > found.upright + INVERTED_MARGIN:
+    wrong = max(found.inverted, found.quarter_turn, found.half_turn)
+    if found.inverted == wrong and wrong > found.upright + INVERTED_MARGIN:
         raise Refused(
             "E_IMG_INVERTED",
             "it looks inverted (air white, bone black) and no tag says so; "
             "a model would read lungs as bone",
             "invert it if it is, or export it as DICOM with its PhotometricInterpretation",
         )
-    quarter = found.quarter_turn > found.upright + QUARTER_MARGIN
+    quarter = found.quarter_turn == wrong and wrong > found.upright + QUARTER_MARGIN
     if quarter or found.half_turn > found.upright + HALF_MARGIN:
         turn = "a quarter" if quarter else "half a"
         raise Refused(
