@@ -70,11 +70,11 @@ def by_threshold(hu: np.ndarray) -> Iterator[tuple[str, Sample]]:
             yield name, robust(hu[core])
     soft = ndimage.binary_erosion(body & (smooth > 0) & (smooth < 130), iterations=3)
     fine = hu - ndimage.gaussian_filter(hu, 2)
-    yield "fine noise in soft tissue", (float(fine[soft].std()), 0.0)
+    yield "fine noise in soft tissue", (float(fine[soft].std()), np.nan)
     for axis, name in ((0, "correlation of x neighbours"), (2, "correlation of z neighbours")):
         both = soft & np.roll(soft, 1, axis)
         product = (fine * np.roll(fine, 1, axis))[both].mean()
-        yield name, (float(product / (fine[soft] ** 2).mean()), 0.0)
+        yield name, (float(product / (fine[soft] ** 2).mean()), np.nan)
 
 
 def real_rows(folder: Path) -> Rows:
@@ -133,7 +133,7 @@ def phantom_rows(count: int) -> Rows:
 
 def span(samples: list[Sample], pick: Callable[[Sample], float]) -> str:
     """`least to most`, or the one value."""
-    values = [pick(sample) for sample in samples]
+    values = [pick(sample) for sample in samples if not np.isnan(pick(sample))]
     if not values:
         return "-"
     digits = 2 if max(map(abs, values)) < 2 else 0

@@ -186,11 +186,12 @@ def _paint_pancreas(canvas: Canvas, anatomy: Anatomy) -> None:
     if is_empty(canvas, box):
         return
     x, y, z = look(canvas, box)
-    ripple = np.sin(x * np.float32(0.55)) + np.sin(z * np.float32(0.6) + y * np.float32(0.3))
-    distance = tube((x, y, z), path, radii, 8.0) + np.float32(0.7) * ripple
+    bend, sway = 1.7 * np.sin(0.31 * y + 0.2 * z), 1.5 * np.sin(0.29 * x)
+    lobes = np.sin(np.float32(0.5) * x + bend) * np.sin(np.float32(0.47) * z + sway)
+    distance = tube((x, y, z), path, radii, 8.0) + np.float32(1.2) * lobes
     free = ~np.isin(canvas.label[box], (LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY))
     distance = np.where(free, distance, np.float32(9))
-    lobules = np.float32(anatomy.hu["pancreas"] - 6) + 14 * ripple * np.sin(y * np.float32(0.7))
+    lobules = np.float32(anatomy.hu["pancreas"] - 4) - np.float32(26) * lobes
     paint(canvas, box, distance, lobules, PANCREAS)
 
 

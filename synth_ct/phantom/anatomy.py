@@ -62,7 +62,7 @@ def draw_anatomy(seed: int, family: Family) -> Anatomy:
         family=family,
         female=female,
         fat_mm=fat_mm,
-        scale=(across, across * float(random.uniform(0.95, 1.03)), tall),
+        scale=(across, across * float(random.uniform(0.97, 1.06)), tall),
         figure=figure,
         phase=phase,
         hu=palette,

@@ -67,7 +67,7 @@ def add_noise(
 ) -> Field:
     """Quantum noise of the patient's dose, filtered by the kernel."""
     edge = sum(step_mm) / 3
-    dose = float(anatomy.random("dose").uniform(6, 11) * (1.0 if anatomy.family == "A" else 1.35))
+    dose = float(anatomy.random("dose").uniform(5, 9.5) * (1.0 if anatomy.family == "A" else 1.35))
     averaged = dose / np.sqrt(1 + (edge / 6) ** 2)
     spread = path_noise(hu, step_mm)
     noise = draw_noise(anatomy, random, hu, edge)

@@ -137,7 +137,7 @@ def _paint_disc(canvas: Canvas, anatomy: Anatomy, vertebra: Vertebra) -> None:
 
 def _paint_arch(canvas: Canvas, anatomy: Anatomy, v: Vertebra, label: int) -> None:
     """Pedicles, laminae, spinous and transverse processes, and the canal they enclose."""
-    bone = 0.5 * anatomy.hu["cortex"] + 40
+    bone = 0.45 * anatomy.hu["cortex"] + 30
     d, big = v.depth, 1.0 if v.lumbar else 0.78
     canal = [v.point(0, d + 9 * big, up) for up in (-v.half_height - 3, v.half_height + 3)]
     stroke(canvas, canal, 8.5 * big, anatomy.hu["canal"], 0)

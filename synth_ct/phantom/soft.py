@@ -128,10 +128,10 @@ def paint_bowel(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, axes: Sequ
 def _paint_small_bowel(
     canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces, random: np.random.Generator
 ) -> None:
-    """Loops: five paths wandering through the lower abdomen, drawn as wall and content."""
+    """Loops: six paths wandering through the lower abdomen, drawn as wall and content."""
     low, high = np.array((-92.0, 4.0, -315.0)), np.array((88.0, 92.0, -158.0))
-    for number in range(150):
-        if number % 30 == 0:
+    for number in range(210):
+        if number % 35 == 0:
             place, heading = random.uniform(low, high), random.normal(0, 1, 3)
         heading = 0.6 * heading + random.normal(0, 1, 3) + 0.006 * ((low + high) / 2 - place)
         stop = np.clip(place + 20 * heading / np.sqrt((heading**2).sum()), low, high)

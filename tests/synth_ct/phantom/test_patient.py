@@ -214,17 +214,11 @@ def test_opacities_fill_lung_and_nothing_else() -> None:
     assert np.array_equal(clear.labels.array_XYZ, ill.labels.array_XYZ)
 
 
-def test_the_families_differ_in_noise_and_shape() -> None:
-    spread = {}
-    for family in ("A", "B"):
-        subjects = [phantom("abdomen", seed, 64, family) for seed in range(3)]
-        inside = [ndimage.binary_erosion(s.labels.array_XYZ == 6, iterations=2) for s in subjects]
-        spread[family] = [
-            float(s.ct.array_XYZ[m].std()) for s, m in zip(subjects, inside, strict=True)
-        ]
-    assert np.median(spread["B"]) > 1.1 * np.median(spread["A"])
-    assert not np.array_equal(phantom("spleen", 1).labels.array_XYZ,
-                              phantom("spleen", 1, 64, "B").labels.array_XYZ)  # fmt: skip
+def test_one_seed_is_two_patients_in_two_families() -> None:
+    first, second = phantom("abdomen", 1), phantom("abdomen", 1, 64, "B")
+    liver = [subject.labels.array_XYZ == 6 for subject in (first, second)]
+    overlap = 2 * (liver[0] & liver[1]).sum() / (liver[0].sum() + liver[1].sum())
+    assert 0.4 < overlap < 0.93
 
 
 def test_a_full_patient_takes_seconds() -> None:
