@@ -59,18 +59,14 @@ def guarded(command: Callable[[list[str]], Any], arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return MISUSED
-    except click.ClickException as error:
-        where = f" (see `{error.ctx.command_path} --help`)" if _has_context(error) else ""
+    except click.UsageError as error:
+        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
         return _complain(f"{error.format_message()}{where}", debug, MISUSED)
     except (ValueError, OSError, RuntimeError) as error:
         return _complain(" ".join(str(error).split()) or repr(error), debug, FAILED)
     except (KeyboardInterrupt, click.Abort):
         return _complain("stopped; run the same command again to continue", debug, FAILED)
     return result if isinstance(result, int) else DONE
-
-
-def _has_context(error: click.ClickException) -> bool:
-    return isinstance(error, click.UsageError) and error.ctx is not None
 
 
 def _complain(message: str, debug: bool, code: int) -> int:

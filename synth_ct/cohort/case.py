@@ -16,7 +16,7 @@ class Case:
     """One row of `cases.jsonl`. Nothing here can name a person or a path of this machine."""
 
     id: str
-    """First 16 digits of the sha256 of the source bytes."""
+    """First 16 digits of the sha256 of the source bytes, and of the labels where there are any."""
     patient: str = ""
     """Pseudonym, the same for all cases of a patient: "p" and the smallest of their ids."""
     split: Split = "train"

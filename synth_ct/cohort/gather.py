@@ -39,6 +39,11 @@ class Effort:
 def ingest(importer: Importer, source: Path, out: Path, seed: int, effort: Effort) -> Summary:
     """Make the cohort `out` from a source folder, or find it already made."""
     findings = importer.find(source)
+    if not (findings.found or findings.set_aside):
+        raise ValueError(
+            f"nothing in {source} looks like what `{importer.name}` reads; "
+            "check the folder, or choose another kind of source"
+        )
     wanted = Record(
         kind=f"cohort/{importer.kind}",
         recipe={"importer": importer.name, "seed": seed, "listing": listing(findings)},
@@ -66,6 +71,7 @@ def gather(
 ) -> Summary:
     """Fill a workspace with a cohort: read, drop duplicates, divide by patient, write the index."""
     found = sorted(findings.found, key=lambda f: f.name)
+    assert len({item.name for item in found}) == len(found), "names of candidates must be unique"
     outcomes = _read_with_receipts(importer, found, workspace, effort)
     pairs, set_aside = _without_duplicates(found, outcomes, workspace)
     set_aside += findings.set_aside

@@ -4,6 +4,7 @@ A reader that refuses gives a quarantine row. One that kills its process (a cras
 kernel's out-of-memory killer) is found by running the suspects alone, and quarantined as well.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -82,10 +83,21 @@ def _until_a_death(
             suspects += flying.values()
 
 
+def _demand_life(pool: ProcessPoolExecutor) -> None:
+    """A process that dies before it is given anything is not the candidate's fault."""
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as broken:
+        raise RuntimeError(
+            "worker processes cannot start here; run with --workers 0 to see why, or check memory"
+        ) from broken
+
+
 def _alone(read: Read, item: Found, workspace: Path) -> Outcome:
     for _ in range(DEATHS_ALLOWED):
         try:
             with _pool(1) as pool:
+                _demand_life(pool)
                 return pool.submit(attempt, read, item, workspace).result()
         except BrokenProcessPool:
             continue

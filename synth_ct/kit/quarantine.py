@@ -43,8 +43,8 @@ class SetAside:
 
 
 def printable(path: Path | str) -> str:
-    """A name that can be shown and stored: surrogates, control characters and newlines escaped."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
+    """A name that can be shown and stored, and no other gives: what cannot be shown is escaped."""
+    text = str(path).replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -75,7 +75,7 @@ def keep(scan: Scan, workspace: Path, labels: LabelMap | None = None) -> Case:
 
     Headers are written anew, so nothing the source's header says about a person survives.
     """
-    case_id = scan.sha256[:16]
+    case_id = _case_id(scan, labels)
     array = scan.volume.array_XYZ
     file, file_sha256 = _write(scan.volume, workspace, "volumes", case_id)
     label_file, label_sha256 = "", ""
@@ -92,6 +92,13 @@ def keep(scan: Scan, workspace: Path, labels: LabelMap | None = None) -> Case:
         spacing_mm=tuple(round(mm, 6) for mm in spacing_mm(scan.volume.affine)),
         notes=scan.notes,
     )
+
+
+def _case_id(scan: Scan, labels: LabelMap | None) -> str:
+    """One image annotated twice is two cases, whose files must not overwrite each other."""
+    if labels is None:
+        return scan.sha256[:16]
+    return sha256_of(bytes.fromhex(scan.sha256) + labels.array_XYZ.tobytes())[:16]
 
 
 def _write(what: Volume | LabelMap, workspace: Path, kind: str, case_id: str) -> tuple[str, str]:

@@ -190,3 +190,9 @@ def test_accounting_holds_in_the_file(source: Path, tmp_path: Path) -> None:
     assert about["summary"]["total"] == sum(
         (about["summary"][k]) for k in ("accepted", "quarantined")
     )
+
+
+def test_a_folder_with_nothing_to_read_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with pytest.raises(ValueError, match=r"nothing in .* looks like what `toy` reads"):
+        ingest(IMPORTER, tmp_path / "source", tmp_path / "out", 0, Effort())

@@ -43,3 +43,7 @@ def test_wild_names_can_be_shown() -> None:
     assert shown.isprintable()
     assert shown.encode()
     assert "\\n" in shown
+
+
+def test_two_names_never_look_the_same() -> None:
+    assert printable("a\n") != printable(r"a\n")

@@ -279,3 +279,13 @@ def test_no_name_from_a_header_or_a_file_reaches_the_cohort(tmp_path: Path) -> N
         data += gzip.decompress(data) if file.suffix == ".gz" else b""
         assert not [secret for secret in planted if secret in data]
         assert not [secret for secret in names if secret in str(file.relative_to(tmp_path))]
+
+
+def test_one_image_annotated_twice_keeps_the_first_whole(tmp_path: Path) -> None:
+    decathlon(tmp_path / "s", {"spleen_1": 1, "spleen_2": 1})
+    put_label(tmp_path / "s/labelsTr/spleen_2.nii.gz", number=0)
+    ingest(msd.IMPORTER, tmp_path / "s", tmp_path / "out", 0, Effort())
+    cohort = Cohort.open(tmp_path / "out")
+    (case,) = cohort.cases
+    assert cohort.labels(case).array_XYZ.max() == 1
+    assert [row.code for row in read_report(tmp_path / "out")] == ["duplicate"]
