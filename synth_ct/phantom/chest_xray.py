@@ -34,7 +34,7 @@ PARTS: dict[tuple[str, Class], int] = {
     ("val", "PNEUMONIA"): 8,
 }
 """The original's counts; the twin's are in proportion, at least one each."""
-ENOUGH_FOR_A_COPY = 12
+ENOUGH_FOR_A_COPY = 8
 FILMS = Geometry(pixels=(192, 192), pitch_mm=2.0)
 JPEG_QUALITY = 92
 

@@ -82,7 +82,7 @@ def _lines(table: Path) -> tuple[Columns, list[tuple[int, dict[str, str]]]]:
     except UnicodeDecodeError as error:
         raise _error(table, 1, "it is not UTF-8 text") from error
     except csv.Error as error:
-        raise _error(table, reader.line_num, f"it is no readable CSV ({error})") from error
+        raise _error(table, reader.reader.line_num, f"it is no readable CSV ({error})") from error
 
 
 def _columns(table: Path, names: list[str]) -> Columns:

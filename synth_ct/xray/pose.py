@@ -24,7 +24,7 @@ from synth_ct.xray.frame import equalised, every, most_like
 from synth_ct.xray.grey import Decoded
 
 POOR_LIKENESS = 0.65
-INVERTED_MARGIN, QUARTER_MARGIN, HALF_MARGIN = 0.1, 0.1, 0.2
+INVERTED_MARGIN, QUARTER_MARGIN, HALF_MARGIN = 0.1, 0.1, 0.15
 """How much better a wrong hypothesis must fit before a film is refused for it."""
 SPANS = every(np.linspace(0.35, 0.65, 7), np.linspace(0.5, 1.1, 5))
 """Coarser than a framing needs, for speed; a verdict has margins."""

@@ -71,7 +71,7 @@ def test_every_file_is_a_candidate_but_documents_and_litter(tmp_path: Path) -> N
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "__MACOSX" / "one.png").write_text("x")
     (tmp_path / "page.html").write_text("<html></html>")
-    assert [item.name for item in find(tmp_path).found] == ["a/one.png", "page.html"]
+    assert {item.name for item in find(tmp_path).found} == {"a/one.png", "page.html"}
 
 
 def test_a_link_that_leaves_the_folder_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_nothing_that_names_a_person_reaches_a_case(tmp_path: Path) -> None:
         assert part not in json.dumps([asdict(case) for case in cases])
     ingest(IMPORTER, source, tmp_path / "out", 0, Effort())
     for name in ("cases.jsonl", "cohort.json", "record.json"):
-        assert SENTINEL.split()[0] not in (tmp_path / "out" / name).read_text()
+        assert "Zaphod" not in (tmp_path / "out" / name).read_text()
 
 
 def test_an_inverted_film_is_refused_by_the_importer(tmp_path: Path) -> None:
