@@ -47,7 +47,7 @@ def mediastinum_distance(anatomy: Anatomy, points: Points) -> Field:
     half = half * (1 - front) + np.float32(5) * front
     septum = np.abs(x + np.float32(4)) - half
     spine_y = at(anatomy.figure.spine_y, z)
-    column = np.hypot(x / 24, (y - spine_y + np.float32(6)) / 24) * 24 - np.float32(24)
+    column = np.hypot(x / 28, (y - spine_y + np.float32(12)) / 30) * 28 - np.float32(28)
     distance: Field = np.minimum(septum, column)
     return distance
 

@@ -11,15 +11,16 @@ AXES = tuple(np.linspace(-160, 160, 65) for _ in range(3))
 def test_the_warp_of_a_patient_never_folds(seed: int) -> None:
     moves = [spline(lattice, AXES, WARP_STEP_MM) for lattice in draw_anatomy(seed, "A").warp]
     determinant = jacobian(moves, 5.0)
-    assert determinant.min() > 0.3
+    assert determinant.min() > 0.6
     assert 0.02 < determinant.std() < 0.3
 
 
 def test_the_largest_coefficients_in_the_worst_order_do_not_fold() -> None:
-    nodes = int(480 / WARP_STEP_MM) + 4
-    signs = np.indices((nodes,) * 3).sum(0) % 2 * 2.0 - 1
-    moves = [spline(WARP_LIMIT_MM * signs, AXES, WARP_STEP_MM)] * 3
-    assert jacobian(moves, 5.0).min() > 0
+    """Planes two by two apart and together: the steepest slope each axis can have."""
+    nodes = np.indices((int(480 / WARP_STEP_MM) + 4,) * 3)
+    lattices = [WARP_LIMIT_MM * np.where(place // 2 % 2 == 0, 1.0, -1.0) for place in nodes]
+    moves = [spline(lattice, AXES, WARP_STEP_MM) for lattice in lattices]
+    assert jacobian(moves, 5.0).min() > 0.4
 
 
 def test_a_constant_lattice_moves_everything_alike() -> None:
