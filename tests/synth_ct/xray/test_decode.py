@@ -110,7 +110,8 @@ def middle_of(data: bytes) -> int:
 BAD: list[tuple[int, str, Callable[[], bytes], str]] = [
     (1, "x.jpeg", lambda: b"", "E_IMG_EMPTY"),
     (2, "x.jpeg", lambda: saved(GREY, "JPEG")[:-300], "E_IMG_TRUNCATED"),
-    (2, "x.jpeg", lambda: saved(GREY, "JPEG")[:-2], "E_IMG_TRUNCATED"),
+    (2, "x.jpeg", lambda: saved(wide(200, 240), "JPEG")[:-2], "E_IMG_TRUNCATED"),
+    (2, "x.jpeg", lambda: saved(wide(200, 240), "JPEG")[:-1], "E_IMG_TRUNCATED"),
     (4, "x.png", lambda: saved(GREY)[:-300], "E_IMG_TRUNCATED"),
     (4, "x.png", lambda: saved(GREY)[:-12], "E_IMG_TRUNCATED"),
     (5, "x.png", lambda: flipped_bit(saved(GREY), middle_of(saved(GREY))), "E_IMG_CRC"),
