@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 from scipy import ndimage
 
 from synth_ct.kit.quarantine import Refused
+from synth_ct.xray.containers import check_jpeg
 from synth_ct.xray.decode import decode
 
 SIZE = (96, 112)
@@ -261,6 +262,12 @@ def test_a_picture_read_when_a_library_allows_truncation_is_our_error(
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(AssertionError):
         read(tmp_path, saved(GREY))
+
+
+def test_a_jpeg_without_its_end_is_refused_before_a_decoder_sees_it() -> None:
+    check_jpeg(saved(GREY, "JPEG"))
+    with pytest.raises(Refused, match="E_IMG_TRUNCATED"):
+        check_jpeg(saved(GREY, "JPEG")[:-2])
 
 
 SEEDS = {"JPEG": saved(GREY, "JPEG"), "PNG": saved(GREY), "TIFF": saved(GREY, "TIFF")}
