@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="synth-ct",
     help="Turn chest radiographs into a corpus of synthetic CT, pretrain on it, measure the gain.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -27,7 +26,7 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_quarantine <= 1:
-            raise click.UsageError(f"--max-quarantine is a share, 0 to 1: {self.max_quarantine}")
+            raise typer.BadParameter(f"--max-quarantine is a share, 0 to 1: {self.max_quarantine}")
 
     def exit_code(self, total: int, quarantined: int, duplicates: int) -> int:
         """0, 3 (strict and anything at all), or 4 (more than the accepted share)."""
@@ -55,16 +54,12 @@ def guarded(command: Callable[[list[str]], Any], arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        result = command(arguments)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return MISUSED
-    except click.UsageError as error:
-        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-        return _complain(f"{error.format_message()}{where}", debug, MISUSED)
+        result = command(arguments or ["--help"])
+    except typer.TyperException as error:
+        return _complain(f"{error.format_message()} (--help says more)", debug, MISUSED)
     except (ValueError, OSError, RuntimeError) as error:
         return _complain(" ".join(str(error).split()) or repr(error), debug, FAILED)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped; run the same command again to continue", debug, FAILED)
     return result if isinstance(result, int) else DONE
 
