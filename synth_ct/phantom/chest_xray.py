@@ -1,8 +1,10 @@
 """ChestXray2017's twin: radiographs of phantoms in its layout, with its names and its quirks.
 
-Other patients than those of the CT cohorts (family B, seeds of their own), degraded so that they
-look unlike DRRs, as real films do. Some patients have several films, some of those lie in two
-parts of the split, and one film is there twice: the importer has all of that to deal with.
+Patients of family A, like those whose CT the generator learns from: family B is kept for what is
+fine-tuned on. They are other patients all the same, with seeds of their own, and their films are
+degraded so that they look unlike DRRs, as real films do. Some patients have several films, some
+of those lie in two parts of the split, and one film is there twice: the importer has all of that
+to deal with.
 """
 
 import io
@@ -20,6 +22,7 @@ from synth_ct.kit.durable import write_bytes
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import numpy_random, seed_for
 from synth_ct.phantom.patient import make_phantom
+from synth_ct.phantom.shapes import Family
 from synth_ct.xray.degrade import degrade, draw_degradation
 from synth_ct.xray.geometry import Geometry
 from synth_ct.xray.project import drr
@@ -34,6 +37,8 @@ PARTS: dict[tuple[str, Class], int] = {
     ("val", "PNEUMONIA"): 8,
 }
 """The original's counts; the twin's are in proportion, at least one each."""
+FAMILY: Family = "A"
+"""Generator and corpus see A alone, so that what is measured on B is no echo of A's shapes."""
 ENOUGH_FOR_A_COPY = 8
 FILMS = Geometry(pixels=(192, 192), pitch_mm=2.0)
 JPEG_QUALITY = 92
@@ -78,8 +83,9 @@ def write_chest_xray(folder: Path, recipe: Twin, tick: Callable[[int], None]) ->
 
 def _lines_of(film: Film, recipe: Twin) -> FilmArray:
     """The line integrals of a patient."""
+    # No CT cohort draws from this purpose, whatever its root seed: nobody is in both.
     seed = seed_for(recipe.seed, "chest_xray/patient", film.patient)
-    phantom = make_phantom("chest", seed, recipe.size, "B", opacities=film.sick)
+    phantom = make_phantom("chest", seed, recipe.size, FAMILY, opacities=film.sick)
     return drr(phantom.ct, FILMS)
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ray_jobs.recipes import RECIPES, find_recipe, read_toml, tiny, to_toml, with_settings
+from synth_ct.phantom.chest_xray import FAMILY as RADIOGRAPHS_FAMILY
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -24,9 +25,11 @@ def test_an_override_changes_one_field_and_nothing_else() -> None:
     assert with_settings(changed, [f"cohorts.ct.count={tiny().cohorts.ct.count}"]) == tiny()
 
 
-def test_what_is_pretrained_on_one_family_is_fine_tuned_on_the_other() -> None:
-    cohorts = tiny().cohorts
-    assert cohorts.ct.family != cohorts.bcv.family == cohorts.spleen.family
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_pretrained_on_one_family_is_fine_tuned_on_the_other(name: str) -> None:
+    cohorts = find_recipe(name).cohorts
+    assert cohorts.ct.family == RADIOGRAPHS_FAMILY
+    assert cohorts.bcv.family == cohorts.spleen.family != RADIOGRAPHS_FAMILY
 
 
 def test_recipes_are_frozen() -> None:

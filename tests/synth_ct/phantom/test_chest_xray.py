@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from synth_ct.cohort.gather import Effort, ingest
-from synth_ct.phantom.chest_xray import Twin, parts_of, plan_films, write_chest_xray
+from synth_ct.phantom import chest_xray, cohort, make_phantom
+from synth_ct.phantom.chest_xray import FAMILY, Twin, parts_of, plan_films, write_chest_xray
+from synth_ct.phantom.patient import Phantom
 from synth_ct.sources.chest_xray2017 import IMPORTER
 
 FEW = Twin(count=8, size=32, seed=3)
@@ -50,6 +53,31 @@ def test_the_same_seed_gives_the_same_bytes_and_a_stopped_run_goes_on(
     write_chest_xray(again, FEW, quiet)
     assert (again / paths[3]).read_bytes() == b"kept"
     assert all((again / path).read_bytes() == (tree / path).read_bytes() for path in paths[:3])
+
+
+def spy_on(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, str]]:
+    """Seed and family of every phantom that the module asks for from now on."""
+    asked: set[tuple[int, str]] = set()
+    stand_in = make_phantom("chest", 0, 32)
+
+    def make(kind: str, seed: int, size: int, family: str, opacities: bool = False) -> Phantom:
+        asked.add((seed, family))
+        return stand_in
+
+    monkeypatch.setattr(module, "make_phantom", make)
+    return asked
+
+
+def test_patients_are_of_the_generators_family_and_none_is_in_its_ct_cohort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films, scans = spy_on(chest_xray, monkeypatch), spy_on(cohort, monkeypatch)
+    write_chest_xray(tmp_path / "films", FEW, quiet)
+    for index in range(FEW.count + 1):
+        cohort.write_case("chest", FAMILY, 32, FEW.seed, index, tmp_path / "ct")
+    assert {family for _, family in films} == {"A"}
+    assert len(scans) == FEW.count + 1
+    assert films.isdisjoint(scans)
 
 
 @pytest.mark.parametrize("count", [6, 8, 12, 32, 300, 5872])
