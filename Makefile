@@ -5,6 +5,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 CODE := synth_ct pretrain finetune reports ray_jobs
 WORKERS ?= 2
+REAL ?= ../shared/data
+NEED_REAL = test -d "$(REAL)/ct" && test -d "$(REAL)/chest_xray_224" || { echo "this compares phantoms with \
+	real images, and there is no $(REAL)/ct or $(REAL)/chest_xray_224; set REAL=... to their folder" >&2; exit 1; }
 
 .PHONY: quickstart test setup check fix bench docs chaos
 
@@ -33,11 +36,16 @@ fix: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## tables under docs/results; each script says its recipe in its first lines
+bench: setup  ## tables under docs that are measured; each script says its recipe in its first lines
 	$(BIN)/python benchmarks/drr.py --write docs/results/drr.md
+	@$(NEED_REAL)
+	$(BIN)/python benchmarks/phantom_tissues.py $(REAL) --write docs/phantom.md
+	$(BIN)/python benchmarks/radiograph_windows.py $(REAL) --write docs/radiographs.md
 
-docs: setup  ## pictures and tables under docs that are made by code
-	$(BIN)/python benchmarks/pictures.py docs/img
+docs: setup  ## pictures under docs/img, of phantoms beside the real images of REAL
+	@$(NEED_REAL)
+	$(BIN)/python benchmarks/phantom_sheet.py $(REAL) docs/img/phantom-beside-real.png
+	$(BIN)/python benchmarks/radiograph_sheet.py $(REAL) docs/img
 
 chaos: setup  ## long proofs by repeated killing
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos

@@ -1,12 +1,12 @@
 """Tissues of phantoms beside tissues of real CT: the table of docs/phantom.md.
 
-    python benchmarks/phantom_tissues.py ../shared/data
+    python benchmarks/phantom_tissues.py ../shared/data [--write docs/phantom.md]
 
 Real tissues come from label maps (TotalSegmentator's and BTCV's ids) where a scan has one, and
 from simple thresholds elsewhere; medians, and spreads as 1.4826 times the median deviation.
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
+from tables import put_table
 
 from synth_ct.kit.volume import Volume, to_ras
 from synth_ct.phantom import make_phantom
@@ -141,15 +142,22 @@ def span(samples: list[Sample], pick: Callable[[Sample], float]) -> str:
     return texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"
 
 
-def main(folder: Path) -> None:
-    """Print the table."""
-    real, made = real_rows(folder), phantom_rows(10)
-    print("| tissue | real: median | real: spread | phantom: median | phantom: spread |")
-    print("|---|---|---|---|---|")
+def main() -> None:
+    """Print the table, and put it in its page where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("real", type=Path, help="the folder of real images")
+    parser.add_argument("--write", type=Path, metavar="PAGE")
+    asked = parser.parse_args()
+    real, made = real_rows(asked.real), phantom_rows(10)
+    table = ["| tissue | real: median | real: spread | phantom: median | phantom: spread |"]
+    table += ["|---|---|---|---|---|"]
     for name in [*real, *(name for name in made if name not in real)]:
         cells = [span(rows[name], lambda s, k=k: s[k]) for rows in (real, made) for k in (0, 1)]
-        print(f"| {name} | {' | '.join(cells)} |")
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    print("\n".join(table))
+    if asked.write:
+        put_table(asked.write, table)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
