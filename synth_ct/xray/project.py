@@ -48,7 +48,7 @@ def attenuation(hu: HuTensor) -> HuTensor:
 class WeightedRows:
     """A sparse matrix with equally many entries in each row: out[n] = sum_m w[n, m] table[i[n, m]].
 
-    Rows are read whole and in order, which makes this five times as fast as the dense products.
+    Rows are read whole and in order, which makes this four times as fast as the dense products.
     """
 
     index_NM: Int64[Tensor, "n m"]
