@@ -1,11 +1,21 @@
-"""Silence around a library that would write what it reads into logs."""
+"""Around pydicom: what it would write into logs, and what it raises on malformed files."""
 
 import logging
+import struct
 import warnings
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import pydicom
+
+BROKEN_DICOM = (
+    pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, ValueError, TypeError,
+    LookupError, AttributeError, EOFError, RuntimeError, OverflowError, struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom and its decoders raise on malformed bytes, depending on where they are.
+
+A value is parsed when it is first asked for: any access to a header may raise these."""
 
 
 @contextmanager

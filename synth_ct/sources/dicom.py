@@ -20,10 +20,10 @@ from pydicom.pixels import get_decoder
 from synth_ct.kit.axes import Affine, HuArray
 from synth_ct.kit.durable import sha256_of
 from synth_ct.kit.quarantine import Refused, printable
-from synth_ct.kit.quiet import quiet_pydicom
+from synth_ct.kit.quiet import BROKEN_DICOM, quiet_pydicom
 from synth_ct.kit.volume import AIR_HU, MAX_HU, Volume, spacing_mm, to_int16, to_ras
 from synth_ct.sources.dicom_geometry import Plane, names, stack
-from synth_ct.sources.dicom_series import DAMAGE, Series, SeriesFound, series_in
+from synth_ct.sources.dicom_series import Series, SeriesFound, series_in
 from synth_ct.sources.hounsfield import hu_notes
 
 __all__ = ["Series", "SeriesFound", "read_series", "series_in"]
@@ -99,7 +99,7 @@ def parse_all(contents: dict[str, bytes]) -> list[Slice]:
         try:
             with quiet_pydicom():
                 slices.append(_parse(name, data))
-        except DAMAGE:
+        except BROKEN_DICOM:
             broken.append(name)
     _refuse("E_DCM_TRUNCATED", "are cut off or damaged before their pixels", broken, len(contents))
     return slices
@@ -139,7 +139,7 @@ def _numbers(header: FileDataset, keyword: str) -> tuple[float, ...]:
         if value is None or value == "":
             return ()
         numbers = tuple(float(v) for v in np.atleast_1d(value))
-    except DAMAGE:
+    except BROKEN_DICOM:
         return ()
     return numbers if np.isfinite(numbers).all() else ()
 
@@ -183,7 +183,7 @@ def decode_all(slices: Sequence[Slice]) -> tuple[HuArray, bool]:
         try:
             with quiet_pydicom():
                 stored = _stored(one.header)
-        except DAMAGE:
+        except BROKEN_DICOM:
             broken.append(one.plane.file)
             continue
         padding = padding_mask(stored, one.padding)
@@ -206,8 +206,10 @@ def _stored(header: FileDataset) -> StoredImage:
 
 
 def _refuse_pixels(slices: Sequence[Slice], broken: list[str]) -> None:
-    syntaxes = {s.header.file_meta.get("TransferSyntaxUID", "") for s in slices}
-    unknown = sorted(getattr(uid, "name", "none") for uid in syntaxes if not _is_decodable(uid))
+    with quiet_pydicom():  # a damaged element may hold several values, or none
+        found = {str(s.header.file_meta.get("TransferSyntaxUID", "")) for s in slices}
+        syntaxes = [pydicom.uid.UID(text) for text in sorted(found)]
+        unknown = [uid.name or "none" for uid in syntaxes if not _is_decodable(uid)]
     if unknown:
         what = f"are stored as {', '.join(unknown)}, which cannot be decoded here"
         _refuse("E_DCM_COMPRESSION", what, broken, len(slices))
@@ -216,8 +218,7 @@ def _refuse_pixels(slices: Sequence[Slice], broken: list[str]) -> None:
 
 def _is_decodable(uid: pydicom.uid.UID) -> bool:
     try:
-        with quiet_pydicom():
-            return bool(get_decoder(uid).is_available)
+        return bool(get_decoder(uid).is_available)
     except NotImplementedError:
         return False
 

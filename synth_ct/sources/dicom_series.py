@@ -6,8 +6,6 @@ drops the copy). Localisers, screen captures and projections are set aside with 
 """
 
 import os
-import struct
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +14,9 @@ from pathlib import Path
 import pydicom
 
 from synth_ct.kit.quarantine import Refused, SetAside, printable
-from synth_ct.kit.quiet import quiet_pydicom
+from synth_ct.kit.quiet import BROKEN_DICOM, quiet_pydicom
 from synth_ct.sources.dicom_geometry import names
 
-DAMAGE = (
-    pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, ValueError, TypeError,
-    LookupError, AttributeError, EOFError, RuntimeError, OverflowError, struct.error, zlib.error,
-)  # fmt: skip
-"""What pydicom raises on malformed bytes, depending on where they are."""
 TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType",
 )  # fmt: skip
@@ -148,13 +141,16 @@ def copies_apart(instances: Sequence[_Instance]) -> list[list[_Instance]]:
 
 
 def files_below(folder: Path, set_aside: list[SetAside]) -> Iterator[Path]:
-    """Every real file, in name order. Links are not followed; one that leaves is set aside."""
+    """Every regular file, in name order: reading a pipe or device would never end.
+
+    Links are not followed; one that leaves the folder is set aside.
+    """
     root = Path(os.path.realpath(folder))
     for where, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted([*files, *(f for f in folders if Path(where, f).is_symlink())]):
             path = Path(where, name)
-            if not path.is_symlink():
+            if path.is_file() and not path.is_symlink():
                 yield path
             elif not Path(os.path.realpath(path)).is_relative_to(root):
                 cause = "a link that leads out of the folder, to files nobody meant to import"
@@ -171,7 +167,7 @@ def is_dicom(path: Path) -> bool:
 def read_header(path: Path) -> _Instance | None:
     """What one file says it is; None if it is no DICOM file and does not claim to be one."""
     try:
-        if not path.is_file() or not is_dicom(path):  # a socket or pipe would never end
+        if not is_dicom(path):
             _refuse_named(path)
             return None
         with quiet_pydicom():
@@ -194,7 +190,7 @@ def _parse(path: Path) -> _Instance | None:
         texts = {tag: str(header.get(tag) or "").strip() for tag in TAGS}
         kinds = [str(kind).strip().upper() for kind in _several(header.get("ImageType"))]
         media = str(header.file_meta.get("MediaStorageSOPClassUID", ""))
-    except DAMAGE as error:
+    except BROKEN_DICOM as error:
         cause = f"the DICOM header is damaged or cut off ({type(error).__name__})"
         raise Refused("E_DCM_HEADER", cause, "export or download the file again") from error
     if media == DIRECTORY_STORAGE:

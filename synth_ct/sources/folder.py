@@ -13,6 +13,7 @@ from synth_ct.cohort.divide import eighty_ten_ten
 from synth_ct.kit.quarantine import Refused, SetAside, printable
 from synth_ct.kit.volume import Volume
 from synth_ct.sources.dicom import Series, read_series, series_in
+from synth_ct.sources.dicom_series import is_dicom
 from synth_ct.sources.paths import name_below, source_folder, visible_files
 from synth_ct.sources.volume_files import SUFFIXES, Scan, keep, read_ct, stem_of, suffix_of
 
@@ -24,7 +25,13 @@ def find(source: Path) -> Findings:
     """Every file with the name of a volume, and every CT series."""
     inside = series_in(source_folder(source))
     files, _ = visible_files(source)  # the links that lead out are in `inside` already
-    volumes = [file for file in files if suffix_of(file)]
+    dicom = {file for series in inside.series for file in series.files}  # whatever their names
+    refused = {row.file for row in inside.set_aside}
+    volumes = [
+        file
+        for file in files
+        if suffix_of(file) and file not in dicom and name_below(source, file) not in refused
+    ]
     patients = patients_of(volumes, source)
     found = [
         Found(
@@ -97,7 +104,7 @@ def read(found: Found, workspace: Path) -> Case:
 
 
 def _scan(files: Sequence[Path]) -> Scan:
-    if suffix_of(files[0]):
+    if not is_dicom(files[0]):
         return read_ct(files[0])
     volume, notes, sha256 = read_series(files)
     return Scan(volume=volume, sha256=sha256, notes=notes)

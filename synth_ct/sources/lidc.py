@@ -17,6 +17,7 @@ from synth_ct.cohort.case import Case, Findings, Found, Importer, Split
 from synth_ct.kit.quarantine import Refused, SetAside
 from synth_ct.kit.seeds import numpy_random
 from synth_ct.sources.dicom import Series, read_series, series_in
+from synth_ct.sources.paths import source_folder
 from synth_ct.sources.volume_files import Scan, keep
 
 SCANS = 1018
@@ -26,7 +27,7 @@ PATIENT_FOLDER = re.compile(r"LIDC-IDRI-\d{4}")
 
 def find(source: Path) -> Findings:
     """The CT series of the tree; a series of doubtful patient is set aside, never guessed."""
-    inside = series_in(source)
+    inside = series_in(source_folder(source))
     found: list[Found] = []
     set_aside = list(inside.set_aside)
     for series in inside.series:

@@ -19,13 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from synth_ct.cohort.case import Case, Findings, Found, Importer, Split
 from synth_ct.cohort.divide import eighty_ten_ten
 from synth_ct.kit.durable import sha256_of_file
 from synth_ct.kit.quarantine import SetAside
-from synth_ct.kit.quiet import quiet_pydicom
+from synth_ct.kit.quiet import BROKEN_DICOM, quiet_pydicom
 from synth_ct.sources.dicom_series import is_dicom
 from synth_ct.sources.paths import name_below, source_folder, visible_files
 from synth_ct.sources.patient_table import Row, read_table
@@ -120,8 +119,8 @@ def _patient_in_header(file: Path) -> str:
             return ""
         with quiet_pydicom():
             header = dcmread(file, specific_tags=["PatientID"], stop_before_pixels=True)
-        return str(header.get("PatientID") or "").strip()
-    except (OSError, EOFError, ValueError, AttributeError, KeyError, InvalidDicomError):
+            return str(header.get("PatientID") or "").strip()
+    except (OSError, *BROKEN_DICOM):
         return ""  # `read` will open the file again and say what is wrong with it
 
 

@@ -47,8 +47,11 @@ USUAL_GAMMA = 45455
 WHITE_IS_ZERO = 0
 PHOTOMETRIC = 262
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-"""What Pillow raises on broken data (for broken PNG chunks it is `SyntaxError`)."""
+DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, struct.error,
+    zlib.error,
+)  # fmt: skip
+"""What Pillow raises on broken data: `SyntaxError` for PNG chunks, `TypeError` for TIFF sizes."""
 
 Samples = Shaped[np.ndarray, "*any"]
 

@@ -5,48 +5,45 @@ nor does any text of the header enter a message.
 """
 
 import io
-import struct
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Shaped
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from synth_ct.kit.axes import FilmArray
 from synth_ct.kit.quarantine import Refused
-from synth_ct.kit.quiet import quiet_pydicom
+from synth_ct.kit.quiet import BROKEN_DICOM, quiet_pydicom
 from synth_ct.xray.containers import truncated
 from synth_ct.xray.grey import Decoded, check_depth, check_size, turned
 
 RADIOGRAPHS = frozenset({"CR", "DX", "RG", ""})
 LATERALS = frozenset({"LL", "RL", "LATERAL", "LLO", "RLO"})
-DAMAGED = (
-    AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, RuntimeError,
-    TypeError, ValueError, struct.error,
-)  # fmt: skip
-"""What pydicom and its decoders raise on broken or unfinished files."""
+DAMAGED = (*BROKEN_DICOM, OSError)
+"""The file is read from memory: an `OSError` comes from a decoder."""
 
 Stored = Shaped[np.ndarray, "u v"]
 
 
 def decode_dicom(data: bytes) -> Decoded:
     """Read one DICOM radiograph; the modality transform is applied, display windows are not."""
-    with quiet_pydicom():
+    with quiet_pydicom(), _damage_refused():
         header = _header(data)
         notes = _check_header(header)
         stored = _stored(header)
         values, padding = _values(stored, header)
-    inverted = header.get("PhotometricInterpretation") == "MONOCHROME1"
+        inverted = header.PhotometricInterpretation == "MONOCHROME1"
+        scale, more = pixel_spacing(header)
+        bits = int(header.BitsStored)
     if inverted:
         values, notes = turned(values), (*notes, "inverted")
     if padding.any() and not padding.all():
         values[padding] = values[~padding].min()
         notes += ("padded",)
-    scale, more = pixel_spacing(header)
-    return Decoded(values, int(header.BitsStored), inverted, scale, notes + more)
+    return Decoded(values, bits, inverted, scale, notes + more)
 
 
 def pixel_spacing(header: Dataset) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
@@ -54,7 +51,7 @@ def pixel_spacing(header: Dataset) -> tuple[tuple[float, float] | None, tuple[st
     for tag, notes in (("PixelSpacing", ()), ("ImagerPixelSpacing", ("detector_scale",))):
         try:
             height, width = (float(x) for x in header.get(tag) or ())
-        except (TypeError, ValueError):
+        except BROKEN_DICOM:
             continue
         if all(np.isfinite(x) and x > 0 for x in (height, width)):
             return (height, width), notes
@@ -64,17 +61,23 @@ def pixel_spacing(header: Dataset) -> tuple[tuple[float, float] | None, tuple[st
 # ---- the header --------------------------------------------------------------------------------
 
 
-def _header(data: bytes) -> Dataset:
+@contextmanager
+def _damage_refused() -> Generator[None, None, None]:
     try:
-        header = dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
-        kind = (header.Rows, header.Columns, header.BitsAllocated, header.BitsStored)
-    except (*DAMAGED, InvalidDicomError) as error:
+        yield
+    except Refused:
+        raise
+    except DAMAGED as error:
         raise Refused(
             "E_IMG_NOTIMAGE",
-            "a DICOM file without a readable picture (no rows, columns or bit depth)",
-            "remove it: reports, references and directories are no radiographs",
+            "a DICOM file without a readable picture: rows, columns, bit depth or another element "
+            "of its header is missing or damaged",
+            "remove it if it is a report, a reference or a directory; else export it again",
         ) from error
-    assert len(kind) == 4
+
+
+def _header(data: bytes) -> Dataset:
+    header = dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
     if "TransferSyntaxUID" not in header.file_meta:
         implicit, _ = header.original_encoding
         header.file_meta.TransferSyntaxUID = (
@@ -87,7 +90,7 @@ def _check_header(header: Dataset) -> tuple[str, ...]:
     """Refuse what is no single frontal grey radiograph; everything is said before decoding."""
     notes = check_size(int(header.Rows), int(header.Columns))
     check_depth(int(header.BitsStored))
-    if _number(header, "NumberOfFrames", 1) > 1:
+    if int(header.get("NumberOfFrames") or 1) > 1:
         raise Refused(
             "E_IMG_MULTIFRAME",
             "it holds more than one frame; taking the first would be a guess",
@@ -107,11 +110,6 @@ def _check_header(header: Dataset) -> tuple[str, ...]:
         raise Refused("E_IMG_FORMAT", "a DICOM image that is not grey", "export it as MONOCHROME2")
     burned = str(header.get("BurnedInAnnotation") or "").upper() == "YES"
     return (*notes, "burned_in") if burned else notes
-
-
-def _number(header: Dataset, tag: str, otherwise: int) -> int:
-    value: Any = header.get(tag)
-    return otherwise if value in (None, "") else int(value)
 
 
 # ---- the pixels --------------------------------------------------------------------------------

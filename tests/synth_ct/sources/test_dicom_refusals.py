@@ -192,6 +192,16 @@ def test_padding_nobody_declared_is_not_taken_for_bright_bone(
         read_series(write_series(slices, tmp_path))
 
 
+def test_a_slice_that_names_two_transfer_syntaxes_is_refused(
+    tmp_path: Path, make_series: MakeSeries, write_series: WriteSeries
+) -> None:
+    files = write_series(make_series(), tmp_path)
+    two = files[3].read_bytes().replace(b"10008.1.2.1\0", b"10008.1.2\\1\0", 1)
+    files[3].write_bytes(two)
+    with pytest.raises(Refused, match=r"E_DCM_COMPRESSION.*003\.dcm"):
+        read_series(files)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8, 0.95, 0.99])
 @pytest.mark.parametrize("change", [untouched, jpeg2000, run_length])
 def test_a_slice_cut_anywhere_is_named(

@@ -12,7 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from synth_ct.cohort import Cohort
 from synth_ct.cohort.gather import Effort, ingest
 from synth_ct.kit.quarantine import Refused, read_report
-from synth_ct.sources import folder
+from synth_ct.sources import folder, radiographs
 
 SHAPE = (14, 12, 10)
 
@@ -103,6 +103,38 @@ def test_a_series_belongs_to_its_patient_id(
     write_series(mixed, tmp_path / "mixed")
     (row,) = folder.find(tmp_path).set_aside
     assert row.code == "E_DCM_PATIENT"
+
+
+def test_a_series_named_like_volumes_is_read_as_the_series_it_is(
+    tmp_path: Path, make_series: Callable, write_series: Callable
+) -> None:
+    for path in write_series(make_series(), tmp_path / "in"):
+        path.rename(path.with_suffix(".nii"))
+    summary = ingest(folder.IMPORTER, tmp_path / "in", tmp_path / "out", 0, Effort())
+    assert (summary.total, summary.accepted) == (1, 1)
+
+
+def test_an_unreadable_file_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "a.nii.gz", 1)
+
+    def fail(path: Path) -> bool:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("synth_ct.sources.dicom_series.is_dicom", fail)
+    findings = folder.find(tmp_path)
+    assert [row.code for row in findings.set_aside] == ["E_UNREADABLE"]
+    assert findings.found == []
+
+
+def test_pipes_are_passed_over_and_never_waited_for(tmp_path: Path) -> None:
+    put(tmp_path / "a.nii.gz", 1)
+    os.mkfifo(tmp_path / "pipe.nii")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert patients(tmp_path) == {"a.nii.gz": "a"}
+    names = [item.name for item in radiographs.find(tmp_path).found]
+    assert names == ["a.nii.gz"]
 
 
 def test_halves_without_the_other_half_are_named(tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def nan_tiff() -> bytes:
     return saved(values, "TIFF")
 
 
+def tiff_without_width() -> bytes:
+    data = bytearray(saved(GREY, "TIFF"))
+    data[data.index(struct.pack("<H", 256) + struct.pack("<H", 4))] ^= 0x80
+    return bytes(data)
+
+
 def photo() -> np.ndarray:
     return np.stack([GREY, GREY[::-1], GREY[:, ::-1]], -1)
 
@@ -127,6 +133,7 @@ BAD: list[tuple[int, str, Callable[[], bytes], str]] = [
     (19, "x.tif", two_pages, "E_IMG_MULTIFRAME"),
     (19, "x.gif", lambda: saved(GREY, "GIF"), "E_IMG_FORMAT"),
     (20, "x.tif", nan_tiff, "E_IMG_NAN"),
+    (20, "x.tif", tiff_without_width, "E_IMG_TRUNCATED"),
     (21, "x.png", lambda: png_of_header(12_000, 12_000), "E_IMG_TOO_BIG"),
     (21, "x.png", lambda: png_of_header(8_500, 8_500), "E_IMG_TOO_BIG"),
     (22, "x.png", lambda: png_of_header(20_000, 20_000), "E_IMG_TOO_BIG"),

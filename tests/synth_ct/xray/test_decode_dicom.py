@@ -156,3 +156,21 @@ def test_a_report_without_pixels_is_no_image(tmp_path: Path) -> None:
     at = data.index(b"\x28\x00\x10\x00")
     with pytest.raises(Refused, match="E_IMG_NOTIMAGE"):
         read(tmp_path, data[:at])
+
+
+def test_any_damaged_header_is_read_or_refused_and_names_nobody(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    tags = {"NumberOfFrames": 1, "PixelPaddingValue": 0, "PixelSpacing": [0.2, 0.2]}
+    whole = dicom(TWELVE, BitsStored=12, RescaleSlope=2, RescaleIntercept=-3, **tags)
+    refusals = []
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in rng.integers(128, len(whole) - TWELVE.nbytes, 3):
+            data[at] = rng.choice([0, 1, 44, 92, 255, rng.integers(256)])
+        try:
+            assert np.isfinite(read(tmp_path, bytes(data)).pixels_UV).all()
+        except Refused as refused:
+            refusals.append(str(refused))
+    assert {text.split(":")[0] for text in refusals} >= {"E_IMG_NOTIMAGE", "E_IMG_TRUNCATED"}
+    assert not any(SENTINEL in text for text in refusals)
