@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("steady", derandomize=True, deadline=None)  # no run by luck or load
+settings.load_profile("steady")
 
 
 @pytest.fixture

@@ -93,13 +93,12 @@ def find_listed(root: Path, table: Table, source: Path) -> Findings:
     for number, entry in enumerate(entries):
         where = f"{name_below(source, table.path)}: training[{number}]"
         image, label = _names(entry, where)
-        listed.add(Path(os.path.realpath(root / image.replace("\0", ""))))
+        if is_file_name(image):
+            listed.add(Path(os.path.realpath(root / image)))
         try:
             item = _listed(root, image, label, table, source)
         except Refused as refused:
-            set_aside.append(
-                SetAside(code=refused.code, file=where, cause=refused.cause, remedy=refused.remedy)
-            )
+            set_aside.append(refused.row(where))
             continue
         if item.name in found:
             cause = f"listed twice in {TABLE}; the first entry was kept"
@@ -135,13 +134,22 @@ def _listed(root: Path, image: str, label: str, table: Table, source: Path) -> F
 
 def _file_named(root: Path, key: str, text: str) -> Path:
     path = root / text
-    if "\0" in text or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+    if not is_file_name(text):
         cause = f"its {key} {printable(text[:60])!r} is no file name"
         raise Refused(MISSING, cause, "correct the entry")
     if not inside(root, path).is_file():
         cause = f"its {key} {printable(text)} is not there"
         raise Refused(MISSING, cause, "add the file or remove the entry")
     return path
+
+
+def is_file_name(text: str) -> bool:
+    """Whether the system can look for a file of that name at all."""
+    try:
+        parts = [os.fsencode(part) for part in Path(text).parts]
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text and all(len(part) <= LONGEST_NAME for part in parts)
 
 
 def _unlisted(source: Path, root: Path, listed: set[Path]) -> list[SetAside]:

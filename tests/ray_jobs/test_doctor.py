@@ -1,6 +1,8 @@
 """The doctor names what is missing and how to get it."""
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,10 @@ def test_a_version_below_its_floor_is_missing(
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
     assert verdicts(tmp_path, {})["python"].verdict == "missing"
+
+
+def test_the_floors_are_those_the_package_declares() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    parts = (re.split(r"(?:\[.*\])?>=", line) for line in project["dependencies"])
+    declared = dict(map(tuple, parts))
+    assert {name: declared[name] for name in doctor.FLOORS} == doctor.FLOORS

@@ -146,6 +146,10 @@ REFUSED: dict[str, tuple[str, bytes | Callable[[], bytes]]] = {
         lambda: plain(edit=put(sform_code=0, qform_code=1, quatern_b=0.9, quatern_c=0.9)),
     ),
     "60 half a metre": ("E_NII_SPACING", lambda: plain(affine=np.diag([2.5, 2.5, 500, 1.0]))),
+    "60 a tenth of a millimetre": (
+        "E_NII_SPACING",
+        lambda: plain(affine=np.diag([0.1, 0.1, 2.5, 1.0])),
+    ),
     "60 unknown unit": ("E_NII_SPACING", lambda: plain(edit=put(xyzt_units=5))),
     "60 millimetres called metres": ("E_NII_SPACING", lambda: plain(edit=put(xyzt_units=1))),
     "64 rescaled twice": ("E_HU_RANGE", lambda: zipped(trunk() - 1024)),
@@ -249,6 +253,16 @@ def test_no_flipped_bit_of_a_zipped_file_passes(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(Refused):
             read_raw(path)
+
+
+def test_a_flipped_bit_of_a_plain_file_is_another_file_by_its_sha256(tmp_path: Path) -> None:
+    """37: no reader can see it; whoever kept the sum can."""
+    path = tmp_path / "a.nii"
+    sums = set()
+    for data in (plain(), flipped(plain(), -9)):
+        path.write_bytes(data)
+        sums.add(read_raw(path).sha256)
+    assert len(sums) == 2
 
 
 def test_pairs_and_big_endian_read_like_one_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from synth_ct.cohort.case import Importer
 from synth_ct.cohort.gather import Effort, ingest
 from synth_ct.kit.quarantine import read_report
 from synth_ct.sources import bcv, ctspine1k, labelled, msd
+from synth_ct.sources.importers import IMPORTERS
 
 SHAPE = (20, 16, 12)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -182,6 +183,24 @@ def test_a_list_cannot_lead_out_of_its_folder(path: str, tmp_path: Path) -> None
     assert codes(tmp_path) == {"dataset.json: training[1]": "E_PATH_ESCAPE"}
 
 
+@pytest.mark.parametrize(
+    "path", ["a\0b.nii.gz", "x" * 300 + ".nii.gz", "imagesTr/lost\n,=cmd().nii.gz", "\ud800.nii"]
+)
+def test_a_listed_name_that_is_none_is_set_aside_and_shown_harmless(
+    path: str, tmp_path: Path
+) -> None:
+    decathlon(tmp_path / "in", {"a": 1})
+    content = json.loads((tmp_path / "in/dataset.json").read_text())
+    content["training"].append({"image": path, "label": "labelsTr/a.nii.gz"})
+    table(tmp_path / "in", **{**content, "numTraining": 2})
+    findings = labelled.find(tmp_path / "in")
+    assert [(row.code, row.file) for row in findings.set_aside] == [
+        ("E_PAIR_MISSING", "dataset.json: training[1]")
+    ]
+    assert findings.set_aside[0].cause.isprintable()
+    assert len(findings.found) == 1
+
+
 def test_links_that_lead_out_are_set_aside(tmp_path: Path) -> None:
     put_image(tmp_path / "outside.nii.gz", 5)
     nnunet(tmp_path / "in", {"a": 1})
@@ -252,10 +271,11 @@ def test_a_broken_table_is_a_matter_for_the_person(content: str, what: str, tmp_
 
 
 def test_an_archive_or_a_file_is_answered_with_what_to_do(tmp_path: Path) -> None:
-    for name in ("set.zip", "set.tar", "set.tar.gz", "set.tgz"):
+    for name in ("set.zip", "set.tar", "set.tar.gz", "set.tgz", "set.7z", "SET.ZIP"):
         (tmp_path / name).write_bytes(b"PK")
-        with pytest.raises(ValueError, match="unpack it"):
-            labelled.find(tmp_path / name)
+        for importer in IMPORTERS.values():
+            with pytest.raises(ValueError, match="unpack it"):
+                importer.find(tmp_path / name)
     (tmp_path / "one.nii").write_bytes(b"")
     with pytest.raises(ValueError, match="give the folder"):
         bcv.find(tmp_path / "one.nii")

@@ -175,6 +175,7 @@ WARNED: list[tuple[int, str, Callable[[], bytes], tuple[str, ...]]] = [
     (26, "x.jpg", lambda: saved(GREY), ("misnamed",)),
     (30, "x.png", lambda: with_chunk(saved(GREY), b"gAMA", struct.pack(">I", 100_000)), ("gamma",)),
     (30, "x.png", lambda: with_chunk(saved(GREY), b"gAMA", struct.pack(">I", 45_455)), ()),
+    (30, "x.png", lambda: saved(GREY, icc_profile=b"a profile"), ()),
 ]  # fmt: skip
 
 
@@ -198,6 +199,13 @@ def read(tmp_path: Path, data: bytes, name: str = "x.png") -> np.ndarray:
 def test_a_16_bit_png_keeps_every_value(tmp_path: Path, top: int) -> None:
     values = smooth(top).astype(np.uint16)
     assert (read(tmp_path, saved(values)) == values).all()
+
+
+def test_a_colour_profile_or_gamma_changes_no_value(tmp_path: Path) -> None:
+    for data in (saved(GREY, icc_profile=b"a profile"), with_chunk(saved(GREY), b"sBIT", b"\5")):
+        assert (read(tmp_path, data) == GREY).all()
+    gamma = with_chunk(saved(GREY), b"gAMA", struct.pack(">I", 100_000))
+    assert (read(tmp_path, gamma) == GREY).all()
 
 
 def test_a_12_bit_film_in_16_bits_is_known_to_be_one(tmp_path: Path) -> None:
