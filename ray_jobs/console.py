@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from rich.console import Console
 
 DONE, FAILED, MISUSED, STRICT, TOO_MUCH_QUARANTINE = 0, 1, 2, 3, 4
 MAX_QUARANTINE = 0.05
 """Share of inputs, exact duplicates not counted, that may be set aside before exit code 4."""
-
-progress_console = Console(stderr=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

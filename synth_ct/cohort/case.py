@@ -9,6 +9,8 @@ from synth_ct.kit.quarantine import SetAside
 
 Kind = Literal["ct", "radiographs", "labelled"]
 Split = Literal["train", "val", "test"]
+SPLITS: Mapping[str, Split] = {"train": "train", "val": "val", "test": "test"}
+"""A split by the name a folder or a table gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Something in a source folder that may become a case; not opened yet. Stays local."""
+    """Something in a source folder that may become a case; its pixels are still unread. Local."""
 
     name: str
     """Path below the source folder, printable: unique, and the order of everything."""

@@ -27,9 +27,7 @@ def attempt(read: Read, item: Found, workspace: Path) -> Outcome:
     try:
         return read(item, workspace)
     except Refused as refused:
-        return SetAside(
-            code=refused.code, file=item.name, cause=refused.cause, remedy=refused.remedy
-        )
+        return refused.row(item.name)
     except OSError as error:
         if error.filename is None or Path(str(error.filename)) not in (*item.files, *item.labels):
             raise  # our own disk failed, not the source: stop, keep the receipts

@@ -83,8 +83,8 @@ class Cohort:
         """The segmentation of a labelled case, checked."""
         return load_labels(self.folder / case.label_file, case.label_sha256)
 
-    def radiograph_paths(self) -> dict[str, Path]:
-        """Case id -> the original file. Radiographs are indexed, not copied."""
+    def source_paths(self) -> dict[str, Path]:
+        """Case id -> its original file, the first of a series. Radiographs are only there."""
         with (self.folder / SOURCES).open(newline="", errors="surrogateescape") as file:
             return {row["id"]: self.folder / row["path"] for row in csv.DictReader(file)}
 

@@ -26,7 +26,6 @@ Millimetres3 = tuple[float, float, float]
 # torch: what a network sees
 VolumeBatch = Float[Tensor, "b c x y z"]
 FilmBatch = Float[Tensor, "b 1 u v"]
-Scalar = Float[Tensor, ""]
 
-AXIS_NAMES = ("right", "anterior", "superior")
-"""The positive end of each voxel axis."""
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM and ITK count to the patient's left and back; its own inverse."""

@@ -15,6 +15,19 @@ from synth_ct.kit.durable import write_text
 REPORT = "quarantine.json"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """One quarantined input."""
+
+    code: str
+    file: str
+    """Path below the source folder, escaped so that it is always printable."""
+    cause: str
+    remedy: str = ""
+    kept: str = ""
+    """For code `duplicate`: the file that was accepted in its place."""
+
+
 class Refused(ValueError):
     """An input that cannot be trusted.
 
@@ -28,18 +41,9 @@ class Refused(ValueError):
         self.remedy = remedy
         super().__init__(f"{code}: {cause}" + (f" - {remedy}" if remedy else ""))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
-    """One quarantined input."""
-
-    code: str
-    file: str
-    """Path below the source folder, escaped so that it is always printable."""
-    cause: str
-    remedy: str = ""
-    kept: str = ""
-    """For code `duplicate`: the file that was accepted in its place."""
+    def row(self, file: str) -> SetAside:
+        """The refusal as it stands in a report, with the file it is about."""
+        return SetAside(code=self.code, file=file, cause=self.cause, remedy=self.remedy)
 
 
 def printable(path: Path | str) -> str:

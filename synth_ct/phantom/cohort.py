@@ -7,27 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from synth_ct.cohort.case import Case
+from synth_ct.cohort.organs import BTCV
 from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume, save, spacing_mm
 from synth_ct.phantom.patient import Kind, make_phantom
 from synth_ct.phantom.shapes import Family
 from synth_ct.phantom.skeleton import LEVELS
-
-BTCV: Mapping[int, str] = {
-    1: "spleen",
-    2: "right kidney",
-    3: "left kidney",
-    4: "gallbladder",
-    5: "oesophagus",
-    6: "liver",
-    7: "stomach",
-    8: "aorta",
-    9: "inferior vena cava",
-    10: "portal and splenic veins",
-    11: "pancreas",
-    12: "right adrenal gland",
-    13: "left adrenal gland",
-}
 
 CLASSES: Mapping[Kind, Mapping[int, str]] = {
     "chest": {},

@@ -64,13 +64,3 @@ def smooth_noise(random: np.random.Generator, axes: Sequence[Axis], step_mm: flo
     nodes = int(EXTENT_MM / step_mm) + 4
     lattice = random.standard_normal((nodes,) * 3, dtype=np.float32).astype(np.float64)
     return spline(lattice, axes, step_mm, order=1) * np.float32(1.8)
-
-
-def jacobian(displacement: Sequence[Field], voxel_mm: float) -> Field:
-    """det(I + du/dx) by central differences."""
-    d = [np.gradient(u, voxel_mm) for u in displacement]
-    a, b, c = (d[0][0] + 1, d[0][1], d[0][2])
-    e, f, g = (d[1][0], d[1][1] + 1, d[1][2])
-    h, i, j = (d[2][0], d[2][1], d[2][2] + 1)
-    determinant: Field = a * (f * j - g * i) - b * (e * j - g * h) + c * (e * i - f * h)
-    return determinant

@@ -10,27 +10,13 @@ from pathlib import Path
 
 from synth_ct.cohort.case import Case, Findings, Found, Importer
 from synth_ct.cohort.divide import all_train
+from synth_ct.cohort.organs import BTCV
 from synth_ct.sources.decathlon import TABLE, dataset_root, find_listed, read_table
 from synth_ct.sources.labels import read_labelled
 from synth_ct.sources.pairs import matched
 from synth_ct.sources.paths import source_folder, visible_files
 from synth_ct.sources.volume_files import stem_of, suffix_of
 
-CLASSES = {
-    1: "spleen",
-    2: "right kidney",
-    3: "left kidney",
-    4: "gallbladder",
-    5: "oesophagus",
-    6: "liver",
-    7: "stomach",
-    8: "aorta",
-    9: "inferior vena cava",
-    10: "portal and splenic veins",
-    11: "pancreas",
-    12: "right adrenal",
-    13: "left adrenal",
-}
 IMAGE = re.compile(r"img(\d+)")
 LABEL = re.compile(r"label(\d+)")
 WITHOUT_LABELS = ("testing", "imagests")
@@ -41,7 +27,7 @@ def find(source: Path) -> Findings:
     root = dataset_root(source_folder(source))
     if (root / TABLE).is_file():
         listed = find_listed(root, read_table(root / TABLE), source)
-        return Findings(found=listed.found, set_aside=listed.set_aside, classes=CLASSES)
+        return Findings(found=listed.found, set_aside=listed.set_aside, classes=BTCV)
     files, escapes = visible_files(source)
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
@@ -55,12 +41,12 @@ def find(source: Path) -> Findings:
         elif match := LABEL.fullmatch(stem):
             labels[match[1]] = file
     found, alone = matched(source, images, labels)
-    return Findings(found=found, set_aside=[*escapes, *alone], classes=CLASSES)
+    return Findings(found=found, set_aside=[*escapes, *alone], classes=BTCV)
 
 
 def read(found: Found, workspace: Path) -> Case:
     """Read one case."""
-    return read_labelled(found, workspace, CLASSES)
+    return read_labelled(found, workspace, BTCV)
 
 
 IMPORTER = Importer(

@@ -15,14 +15,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from synth_ct.cohort.case import Case, Findings, Found, Importer, Split
+from synth_ct.cohort.case import SPLITS, Case, Findings, Found, Importer
 from synth_ct.cohort.divide import eighty_ten_ten
 from synth_ct.kit.quarantine import SetAside
 from synth_ct.kit.seeds import numpy_random
 from synth_ct.sources.paths import name_below, source_folder
 from synth_ct.sources.radiographs import candidates, read
 
-SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 CLASSES = ("NORMAL", "PNEUMONIA")
 PERSON = re.compile(r"person(\d+)_(bacteria|virus)_\d+(?:_\d+)?")
 NORMAL = re.compile(r"(?:NORMAL2-)?IM-(\d+)-\d+(?:-\d+)?")
@@ -110,6 +109,7 @@ IMPORTER = Importer(
         "evidence": "real",
         "cautions": [
             "Children of one to five years, one hospital: an age gap to every adult CT.",
+            "Exposed anteroposterior (AP), as films of small children are.",
             "Patients are known by file name only; IM-N and NORMAL2-IM-N are taken for one person.",
             "JPEG has no scale: what is made from these films has a nominal one.",
         ],

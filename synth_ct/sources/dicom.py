@@ -17,13 +17,14 @@ from jaxtyping import Bool, Int16, Integer
 from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
 
-from synth_ct.kit.axes import Affine, HuArray
+from synth_ct.kit.axes import HuArray
 from synth_ct.kit.durable import sha256_of
 from synth_ct.kit.quarantine import Refused, printable
 from synth_ct.kit.quiet import BROKEN_DICOM, quiet_pydicom
-from synth_ct.kit.volume import AIR_HU, MAX_HU, Volume, spacing_mm, to_int16, to_ras
+from synth_ct.kit.volume import AIR_HU, MAX_HU, Volume, to_int16, to_ras
 from synth_ct.sources.dicom_geometry import Plane, names, stack
 from synth_ct.sources.dicom_series import Series, SeriesFound, series_in
+from synth_ct.sources.gates import is_oblique
 from synth_ct.sources.hounsfield import hu_notes
 
 __all__ = ["Series", "SeriesFound", "read_series", "series_in"]
@@ -80,12 +81,6 @@ def read_series(files: Sequence[Path]) -> tuple[Volume, tuple[str, ...], str]:
     said = [note for note, holds in notes.items() if holds]
     said += [note for note in hu_notes(array_XYZ) if note not in said]
     return to_ras(Volume(to_int16(array_XYZ), affine)), tuple(said), sha256
-
-
-def is_oblique(affine: Affine) -> bool:
-    """Some voxel axis lies more than a degree off the body's."""
-    edges = np.abs(affine[:3, :3])
-    return bool((edges.max(0) < np.cos(np.radians(1)) * np.array(spacing_mm(affine))).any())
 
 
 # ---- headers -------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from synth_ct.kit.axes import Affine
+from synth_ct.kit.axes import LPS_TO_RAS, Affine
 from synth_ct.kit.quarantine import Refused
 
 Points = Float[np.ndarray, "slices 3"]
 Vector = Float[np.ndarray, "3"]
 Line = Float[np.ndarray, " slices"]
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 FEWEST_SLICES = 3
 SAME_PLACE_MM = 0.01
 PIXEL_MM = (0.1, 5.0)

@@ -89,7 +89,7 @@ def series_in(folder: Path) -> SeriesFound:
         try:
             instance = read_header(path)
         except Refused as refused:
-            set_aside.append(_row(refused.code, path, folder, refused.cause, refused.remedy))
+            set_aside.append(refused.row(printable(path.relative_to(folder))))
             continue
         if instance is not None:
             of_series[instance.series or str(path), instance.code].append(instance)

@@ -5,7 +5,7 @@ Codes read E_<container>_<fault>: the same fault has the same name in NIfTI, NRR
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,6 +98,12 @@ def trusted_affine(container: Container, affine: Affine) -> Affine:
     return _orthogonal(container, affine, lengths)
 
 
+def is_oblique(affine: Affine) -> bool:
+    """Some voxel axis lies more than a degree off the body's."""
+    edges = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(edges).max(axis=0).min() < np.cos(np.radians(1)))
+
+
 def _refuse_spacing(container: Container, lengths: np.ndarray) -> None:
     low, high = SPACING_LIMITS_MM
     if (lengths < low).any() or (lengths > high).any():
@@ -128,6 +134,14 @@ def _orthogonal(container: Container, affine: Affine, lengths: np.ndarray) -> Af
 
 
 # ---- values ------------------------------------------------------------------------------------
+
+
+def voxels_in(
+    data: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0
+) -> VoxelArray:
+    """Stored bytes, the first axis counting fastest -> values in this machine's byte order."""
+    stored = np.frombuffer(data, dtype, int(np.prod(shape)), offset)
+    return stored.astype(dtype.newbyteorder("=")).reshape(shape, order="F")
 
 
 def refuse_nonfinite(container: Container, array_XYZ: VoxelArray) -> None:

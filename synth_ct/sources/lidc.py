@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from synth_ct.cohort.case import Case, Findings, Found, Importer, Split
-from synth_ct.kit.quarantine import Refused, SetAside
+from synth_ct.kit.quarantine import Refused
 from synth_ct.kit.seeds import numpy_random
 from synth_ct.sources.dicom import Series, read_series, series_in
 from synth_ct.sources.paths import source_folder
@@ -34,10 +34,7 @@ def find(source: Path) -> Findings:
         try:
             patient = patient_of(series, source)
         except Refused as refused:
-            row = SetAside(
-                code=refused.code, file=series.name, cause=refused.cause, remedy=refused.remedy
-            )
-            set_aside.append(row)
+            set_aside.append(refused.row(series.name))
         else:
             found.append(Found(name=series.name, files=series.files, patient=patient))
     return Findings(found=found, set_aside=set_aside, ignored=inside.ignored)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synth_ct.kit.axes import Affine
+from synth_ct.kit.axes import LPS_TO_RAS, Affine
 from synth_ct.kit.durable import sha256_of
 from synth_ct.kit.quarantine import Refused, printable
 from synth_ct.sources.gates import (
@@ -17,11 +17,11 @@ from synth_ct.sources.gates import (
     refuse_shape,
     refuse_size,
     trusted_affine,
+    voxels_in,
 )
 from synth_ct.sources.inflate import AGAIN, SLACK, refuse_other_length
 from synth_ct.sources.paths import inside
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 LONGEST_HEADER = 1 << 16
 LONGEST_NAME = 200
 DTYPES = {
@@ -61,8 +61,7 @@ def read_metaimage(path: Path) -> RawVolume:
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
     data = _voxel_bytes(header, data, expected)
     refuse_other_length(data, expected, shape[0] * dtype.itemsize, "MHA")
-    stored = np.frombuffer(data, dtype, int(np.prod(shape)))
-    array = stored.astype(dtype.newbyteorder("=")).reshape(shape, order="F")
+    array = voxels_in(data, dtype, shape)
     refuse_nonfinite("MHA", array)
     return RawVolume(array_XYZ=array, affine=affine, sha256=sha256_of(hashed))
 

@@ -17,10 +17,12 @@ from synth_ct.kit.quarantine import Refused
 from synth_ct.sources.gates import (
     FORM_LIMIT_MM,
     RawVolume,
+    is_oblique,
     refuse_nonfinite,
     refuse_shape,
     refuse_size,
     trusted_affine,
+    voxels_in,
 )
 from synth_ct.sources.inflate import (
     AGAIN,
@@ -194,8 +196,7 @@ def read_affine(fields: Any) -> tuple[Affine, tuple[str, ...]]:
     affines = [trusted_affine("NII", to_mm @ form) for form in forms]
     _refuse_conflict(affines, pixdim[1:4] * MILLIMETRES[unit])
     affine = affines[0]
-    turns = np.abs(affine[:3, :3]) / np.linalg.norm(affine[:3, :3], axis=0)
-    if turns.max(axis=0).min() < np.cos(np.deg2rad(1)):
+    if is_oblique(affine):
         notes.append("oblique")
     return affine, tuple(notes)
 
@@ -255,9 +256,7 @@ def _refuse_conflict(affines: list[Affine], spacing: np.ndarray) -> None:
 
 def read_values(data: bytes, layout: Layout) -> tuple[VoxelArray, tuple[str, ...]]:
     """value = slope x stored + intercept; a slope of 0 or NaN means that there is none."""
-    count = int(np.prod(layout.shape))
-    stored = np.frombuffer(data, layout.dtype, count, layout.offset)
-    stored = stored.astype(layout.dtype.newbyteorder("=")).reshape(layout.shape, order="F")
+    stored = voxels_in(data, layout.dtype, layout.shape, layout.offset)
     slope, intercept = (float(layout.fields[f"scl_{name}"]) for name in ("slope", "inter"))
     if slope == 0 or np.isnan(slope):
         return stored, ("slope_unset",)

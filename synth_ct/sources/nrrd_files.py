@@ -18,6 +18,7 @@ from synth_ct.sources.gates import (
     refuse_shape,
     refuse_size,
     trusted_affine,
+    voxels_in,
 )
 from synth_ct.sources.inflate import GZIP_MAGIC, inflate, refuse_other_length
 from synth_ct.sources.metaimage import data_file
@@ -67,8 +68,7 @@ def read_nrrd(path: Path) -> RawVolume:
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
     data, notes = _voxel_bytes(header, data, expected)
     refuse_other_length(data, expected, shape[0] * dtype.itemsize, "NRRD")
-    stored = np.frombuffer(data, dtype, int(np.prod(shape)))
-    array = stored.astype(dtype.newbyteorder("=")).reshape(shape, order="F")
+    array = voxels_in(data, dtype, shape)
     refuse_nonfinite("NRRD", array)
     return RawVolume(array_XYZ=array, affine=affine, sha256=sha256_of(hashed), notes=notes)
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from synth_ct.cohort.case import Split
+from synth_ct.cohort.case import SPLITS, Split
 from synth_ct.kit.quarantine import printable
 
-SPLITS: Mapping[str, Split] = {"train": "train", "val": "val", "test": "test"}
 CHEXPERT_PATIENT = re.compile(r"(?:^|/)(patient\d+)/")
 
 

@@ -180,7 +180,7 @@ def test_a_folder_that_moves_with_its_source_still_finds_the_originals(
     ingest(IMPORTER, source, tmp_path / "out", 0, Effort())
     rows = (tmp_path / "out" / "sources.csv").read_text().splitlines()
     assert all(row.split(",")[1].startswith("../source/") for row in rows[1:])
-    assert all(p.exists() for p in Cohort.open(tmp_path / "out").radiograph_paths().values())
+    assert all(p.exists() for p in Cohort.open(tmp_path / "out").source_paths().values())
 
 
 def test_accounting_holds_in_the_file(source: Path, tmp_path: Path) -> None:

@@ -1,10 +1,22 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from synth_ct.phantom.anatomy import WARP_LIMIT_MM, WARP_STEP_MM, draw_anatomy
-from synth_ct.phantom.warp import draw_lattice, jacobian, smooth_noise, spline
+from synth_ct.phantom.warp import draw_lattice, smooth_noise, spline
 
 AXES = tuple(np.linspace(-160, 160, 65) for _ in range(3))
+
+
+def jacobian(displacement: Sequence[np.ndarray], voxel_mm: float) -> np.ndarray:
+    """det(I + du/dx) by central differences."""
+    d = [np.gradient(u, voxel_mm) for u in displacement]
+    a, b, c = (d[0][0] + 1, d[0][1], d[0][2])
+    e, f, g = (d[1][0], d[1][1] + 1, d[1][2])
+    h, i, j = (d[2][0], d[2][1], d[2][2] + 1)
+    determinant: np.ndarray = a * (f * j - g * i) - b * (e * j - g * h) + c * (e * i - f * h)
+    return determinant
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -51,7 +51,7 @@ def test_all_containers_are_found_and_read(
     assert {case.split for case in cohort.cases} == {"train", "val", "test"}
     np.testing.assert_array_equal(
         {case.id: cohort.volume(case) for case in cohort.cases}[
-            next(i for i, path in cohort.radiograph_paths().items() if path.name == "g.hdr")
+            next(i for i, path in cohort.source_paths().items() if path.name == "g.hdr")
         ].array_XYZ,
         scan(7),
     )
@@ -177,7 +177,7 @@ def test_odd_names_are_read_and_never_reach_the_index(tmp_path: Path) -> None:
     summary = ingest(folder.IMPORTER, source, tmp_path / "out", 0, Effort())
     assert (summary.accepted, summary.quarantined) == (len(ODD_NAMES), 1)
     assert read_report(tmp_path / "out")[0].file.isprintable()
-    paths = Cohort.open(tmp_path / "out").radiograph_paths()
+    paths = Cohort.open(tmp_path / "out").source_paths()
     assert all(path.exists() for path in paths.values())
     assert len(set(paths.values())) == len(ODD_NAMES)
 

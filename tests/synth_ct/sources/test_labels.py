@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from synth_ct.cohort.case import Found
+from synth_ct.cohort.organs import BTCV
 from synth_ct.kit.quarantine import Refused
 from synth_ct.kit.volume import load, load_labels
-from synth_ct.sources.bcv import CLASSES as BCV
 from synth_ct.sources.labels import read_labelled, read_labels, refuse_flipped
 from synth_ct.sources.volume_files import read_ct
 
@@ -162,9 +162,9 @@ def test_real_labels_fit_their_scans_and_a_mirrored_one_does_not(
     scan: str, label: str, real_data: Path
 ) -> None:
     volume = read_ct(real_data / f"{scan}.nii.gz").volume
-    labels, notes = read_labels(real_data / f"seg/{label}_btcv13_label.nii.gz", volume, BCV)
-    refuse_flipped(volume, labels, BCV)
+    labels, notes = read_labels(real_data / f"seg/{label}_btcv13_label.nii.gz", volume, BTCV)
+    refuse_flipped(volume, labels, BTCV)
     assert notes == ()
     mirrored = type(labels)(np.ascontiguousarray(labels.array_XYZ[::-1]), labels.affine)
     with pytest.raises(Refused, match="E_ANAT_FLIP"):
-        refuse_flipped(volume, mirrored, BCV)
+        refuse_flipped(volume, mirrored, BTCV)
