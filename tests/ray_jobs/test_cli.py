@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from ray_jobs.cli import app
 from ray_jobs.console import Tolerance, guarded
@@ -130,6 +133,50 @@ def test_the_exit_code_says_how_much_was_set_aside(
     total: int, quarantined: int, duplicates: int, strict: bool, code: int
 ) -> None:
     assert Tolerance(strict=strict).exit_code(total, quarantined, duplicates) == code
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Two CTs and an empty file."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for seed in range(2):
+        hu = np.random.default_rng(seed).integers(-1010, -990, (20, 16, 12)).astype(np.int16)
+        hu[4:16, 3:13] = 40
+        image = nib.Nifti1Image(hu, np.diag([2.0, 2.0, 2.5, 1.0]))
+        image.to_filename(folder / f"{seed}.nii.gz")
+    (folder / "empty.nii.gz").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [([], 4), (["--strict"], 3), (["--max-quarantine", 0.5], 0)]
+)
+def test_ingest_answers_with_its_accounting_and_its_code(
+    scans: Path, options: list[object], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = scans.parent / "out"
+    assert synth_ct("ingest", "folder", scans, out, "--workers", 0, "--json", *options) == code
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {
+        "total": 3, "accepted": 2, "quarantined": 1, "duplicates": 0, "patients": 2,
+        "leaking_patients": 0, "out": str(out), "report": str(out / "quarantine.json"),
+    }  # fmt: skip
+    assert ("1 set aside" in shown.err) == (code != 0)
+
+
+def test_drr_draws_what_a_ct_would_have_given(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct, film = scans / "0.nii.gz", tmp_path / "film.png"
+    assert synth_ct("drr", ct, film, "--view", "lateral", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["view"] == "lateral"
+    with Image.open(film) as picture:
+        assert [picture.height, picture.width] == answer["shape"] == [15, 16]
+    assert synth_ct("drr", ct, tmp_path / "film.jpg") == 2
+    assert synth_ct("drr", scans / "empty.nii.gz", film) == 1
+    assert "E_NII_NOTNIFTI" in capsys.readouterr().err
 
 
 def test_same_seed_same_bytes_on_one_process_or_four(

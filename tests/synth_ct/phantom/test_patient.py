@@ -221,7 +221,11 @@ def test_one_seed_is_two_patients_in_two_families() -> None:
     assert 0.4 < overlap < 0.93
 
 
-def test_a_full_patient_takes_seconds() -> None:
-    start = time.monotonic()
-    make_phantom("abdomen", 0, 128)
-    assert time.monotonic() - start < 10
+def test_a_full_patient_takes_at_most_three_seconds_of_one_core() -> None:
+    spent = []
+    for _ in range(2):
+        start = time.process_time()
+        full = make_phantom("abdomen", 0, 128)
+        spent.append(time.process_time() - start)
+    assert min(spent) <= 3
+    assert spacing_mm(full.ct.affine) == (2.5, 2.5, 2.5)
