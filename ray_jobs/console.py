@@ -9,7 +9,11 @@ from typing import Any
 
 import typer
 
+from synth_ct.kit.quarantine import printable
+
 DONE, FAILED, MISUSED, STRICT, TOO_MUCH_QUARANTINE = 0, 1, 2, 3, 4
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
 MAX_QUARANTINE = 0.05
 """Share of inputs, exact duplicates not counted, that may be set aside before exit code 4."""
 
@@ -54,11 +58,23 @@ def guarded(command: Callable[[list[str]], Any], arguments: list[str]) -> int:
         result = command(arguments or ["--help"])
     except typer.TyperException as error:
         return _complain(f"{error.format_message()} (--help says more)", debug, MISUSED)
-    except (ValueError, OSError, RuntimeError) as error:
+    except OSError as error:
+        return _complain(_of_the_system(error), debug, FAILED)
+    except (ValueError, RuntimeError) as error:
         return _complain(" ".join(str(error).split()) or repr(error), debug, FAILED)
     except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    if result == INTERRUPTED:
         return _complain("stopped; run the same command again to continue", debug, FAILED)
     return result if isinstance(result, int) else DONE
+
+
+def _of_the_system(error: OSError) -> str:
+    """The system's own words, after the file they are about."""
+    if error.filename is None or error.strerror is None:
+        return " ".join(str(error).split()) or repr(error)
+    words = error.strerror[:1].lower() + error.strerror[1:]
+    return f"{printable(str(error.filename))}: {words}; mend that and run the same command again"
 
 
 def _complain(message: str, debug: bool, code: int) -> int:
