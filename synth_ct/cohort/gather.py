@@ -38,6 +38,11 @@ class Effort:
 
 def ingest(importer: Importer, source: Path, out: Path, seed: int, effort: Effort) -> Summary:
     """Make the cohort `out` from a source folder, or find it already made."""
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(
+            f"{out} lies inside {source}: what is made would be read as a source the next time; "
+            "choose a place outside"
+        )
     findings = importer.find(source)
     if not (findings.found or findings.set_aside):
         raise ValueError(

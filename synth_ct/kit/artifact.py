@@ -98,6 +98,8 @@ def refuse_other(folder: Path, found: Record, wanted: Record) -> None:
 
 def is_done(folder: Path, wanted: Record) -> bool:
     """Say whether `folder` already holds `wanted`; complain if it holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, where a folder is to be made; choose another name")
     found = read_record(folder)
     if found is not None:
         refuse_other(folder, found, wanted)

@@ -144,6 +144,26 @@ def test_an_interrupted_import_reads_only_what_is_left(source: Path, tmp_path: P
     assert same[0] == same[1]
 
 
+def test_a_file_that_changed_since_the_interruption_is_read_again(
+    source: Path, tmp_path: Path
+) -> None:
+    def stop_at_the_end(done: int) -> None:
+        if len(seen) == 22:
+            raise KeyboardInterrupt
+        seen.append(done)
+
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        ingest(IMPORTER, source, tmp_path / "out", 0, Effort(begin=lambda n: stop_at_the_end))
+    (source / "Doe3-0.test").write_bytes(b"VOXELS 3 0")  # of the same size
+    ingest(IMPORTER, source, tmp_path / "out", 0, Effort())
+    kept = {path.read_bytes() for path in (tmp_path / "out" / "volumes").iterdir()}
+    cases = Cohort.open(tmp_path / "out").cases
+    pixels = {case.pixels_sha256 for case in cases}
+    assert hashlib.sha256(b"VOXELS 3 0").hexdigest() in pixels
+    assert b"VOXELS 3 0" in kept
+
+
 def test_a_candidate_that_kills_its_process_is_found_and_the_rest_goes_on(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,3 +216,17 @@ def test_a_folder_with_nothing_to_read_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with pytest.raises(ValueError, match=r"nothing in .* looks like what `toy` reads"):
         ingest(IMPORTER, tmp_path / "source", tmp_path / "out", 0, Effort())
+
+
+def test_a_cohort_is_never_made_inside_its_source(source: Path) -> None:
+    (source / "sub").mkdir()
+    for out in (source, source / "out", source / "sub" / ".." / "out"):
+        with pytest.raises(ValueError, match="lies inside"):
+            ingest(IMPORTER, source, out, 0, Effort())
+    assert not partial_of(source / "out").exists()
+
+
+def test_a_file_is_no_place_for_a_cohort(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        ingest(IMPORTER, source, tmp_path / "out", 0, Effort())
