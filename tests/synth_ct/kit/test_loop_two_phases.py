@@ -212,6 +212,15 @@ def test_two_processes_take_the_steps_of_one(uninterrupted: Path, tmp_path: Path
     assert (tmp_path / "weights-0").read_text() == (tmp_path / "weights-1").read_text()
 
 
+def test_running_statistics_are_agreed_on_after_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gan, calls = SmallGan(), []
+    monkeypatch.setattr("synth_ct.kit.ranks.average_buffers", lambda m: calls.append(list(m)))
+    run(gan, GAN.model_copy(update={"steps": 3, "rate": Rate()}), tmp_path)
+    assert calls == [list(gan.modules.values())] * 3
+
+
 def test_processes_that_cannot_share_a_batch_evenly_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -76,6 +76,11 @@ REFUSED: dict[str, tuple[str, str, Callable[[Path], Found]]] = {
     ),
     "NaN label": ("E_NII_NONFINITE", "3 voxels", lambda d: case(d, changed(np.nan, np.float32))),
     "62 sides swapped": ("E_ANAT_FLIP", "spleen", lambda d: case(d, organs()[::-1])),
+    "62 sides swapped, no spleen": (
+        "E_ANAT_FLIP",
+        "liver",
+        lambda d: case(d, np.where(organs() == 2, 2, 0).astype(np.uint8)[::-1]),
+    ),
 }
 
 

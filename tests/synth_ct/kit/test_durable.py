@@ -1,0 +1,37 @@
+"""A file is there whole or as it was before, whatever stops its writing."""
+
+from pathlib import Path
+
+import pytest
+
+from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
+
+
+def test_what_is_written_is_there_under_the_sum_that_is_returned(tmp_path: Path) -> None:
+    assert write_bytes(tmp_path / "a", b"voxels") == sha256_of_file(tmp_path / "a")
+    assert write_text(tmp_path / "b", "né") == sha256_of_file(tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == "né".encode()
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes(tmp_path / "a", b"old")
+
+    def disk_full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(tmp_path / "a", b"new, and longer")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def test_a_reader_never_sees_a_file_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes(tmp_path / "a", b"old")
+    seen = []
+    monkeypatch.setattr("os.fsync", lambda _: seen.append((tmp_path / "a").read_bytes()))
+    write_bytes(tmp_path / "a", b"new")
+    assert seen == [b"old", b"new"]  # the data are synced before the name, the folder after it
