@@ -27,11 +27,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
 
 
-def test_a_reader_never_sees_a_file_that_is_being_written(
+def test_who_has_the_old_file_open_reads_it_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bytes(tmp_path / "a", b"old")
-    seen = []
-    monkeypatch.setattr("os.fsync", lambda _: seen.append((tmp_path / "a").read_bytes()))
-    write_bytes(tmp_path / "a", b"new")
-    assert seen == [b"old", b"new"]  # the data are synced before the name, the folder after it
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda _: synced.append((tmp_path / "a").read_bytes()))
+    with (tmp_path / "a").open("rb") as reader:
+        write_bytes(tmp_path / "a", b"new, and longer")
+        assert reader.read() == b"old"
+    assert synced == [b"old", b"new, and longer"]  # the data before the name, then its folder
