@@ -115,7 +115,7 @@ def png_depth(data: bytes) -> tuple[int, int]:
 def check_jpeg(data: bytes) -> None:
     """Walk the markers to the scan: 8 bits, not lossless, and an end-of-image after it."""
     at = 2
-    while at + 4 <= len(data):
+    while at + 5 <= len(data):
         if data[at] != 0xFF:
             raise truncated(f"at byte {at}, where a marker should stand")
         kind = data[at + 1]
