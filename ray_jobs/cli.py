@@ -29,7 +29,7 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in this one.")]
 Root = Annotated[Path | None, typer.Option(help="Where the artifacts live [runs/RECIPE].")]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="Override a field: a.b=1.")]
+Setting = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override: a.b=1.")]
 Share = Annotated[float, typer.Option(help="Share set aside above which the exit code is 4.")]
 Strict = Annotated[bool, typer.Option(help="Exit code 3 if anything at all was set aside.")]
 CORES = len(os.sched_getaffinity(0))
@@ -116,10 +116,14 @@ def doctor(
 @app.command()
 def ingest(
     kind: Annotated[SourceKind, typer.Argument(help="What kind of source SRC is.")],
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="The folder to read.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", exists=True, help="The folder to read.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The cohort to make.")],
     patients: Annotated[
-        Path | None, typer.Option(help="CSV file,patient (only for `radiographs`).")
+        Path | None,
+        typer.Option(
+            help="For `radiographs`: CSV file,patient[,split][,finding]. `finding` is kept as it "
+            "is written: no names in it."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the division by patient.")] = 0,
     workers: Workers = CORES,
@@ -161,7 +165,7 @@ def ingest(
 def phantoms(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The cohort to make.")],
     kind: Annotated[PhantomKind, typer.Option(help="Which part of the body.")],
-    count: Annotated[int, typer.Option(min=1, help="How many patients.")],
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many patients.")],
     size: Annotated[int, typer.Option(min=32, max=128, help="Voxels along each edge.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
     family: Annotated[FamilyName, typer.Option(help="Shape and texture model.")] = FamilyName.A,
@@ -187,7 +191,9 @@ def phantoms(
 
 @app.command()
 def drr(
-    ct: Annotated[Path, typer.Argument(metavar="CT", help="A NIfTI, NRRD or MetaImage CT.")],
+    ct: Annotated[
+        Path, typer.Argument(metavar="CT", help="A CT: NIfTI, NRRD, MetaImage, or a DICOM folder.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
     view: Annotated[ViewName, typer.Option(help="Where the beam comes from.")] = ViewName.frontal,
     as_json: AsJson = False,
@@ -224,7 +230,7 @@ def recipes(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A named run, or a .toml file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A named run, or a .toml file.")],
     settings: Setting = None,
     as_json: AsJson = False,
 ) -> None:
@@ -232,15 +238,15 @@ def show(
 
     Example: synth-ct show tiny > mine.toml
     """
-    from ray_jobs.recipes import find_recipe, to_toml, with_settings
+    from ray_jobs.recipes import to_toml
 
-    chosen = with_settings(find_recipe(recipe), settings or [])
+    chosen = _chosen(recipe, settings)
     tell(chosen.model_dump(mode="json"), [to_toml(chosen).rstrip()], as_json)
 
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A named run, or a .toml file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A named run, or a .toml file.")],
     root: Root = None,
     settings: Setting = None,
     until: Annotated[StageName, typer.Option(help="Stop after this stage.")] = StageName.report,
@@ -255,9 +261,7 @@ def run(
 
     Example: synth-ct run tiny --root runs/tiny --until cohorts
     """
-    from ray_jobs.recipes import find_recipe, with_settings
-
-    chosen = with_settings(find_recipe(recipe), settings or [])
+    chosen = _chosen(recipe, settings)
     folder = root or Path("runs") / chosen.name
     if gpus is not None and not dry_run:
         raise typer.BadParameter("--gpus is for planning: give it with --dry-run")
@@ -276,6 +280,15 @@ def quickstart(root: Root = None, workers: Workers = CORES, as_json: AsJson = Fa
     from ray_jobs.recipes import tiny
 
     _make(tiny(), root or Path("runs") / "tiny", "report", workers, as_json)
+
+
+def _chosen(recipe: str, settings: list[str] | None) -> "Run":
+    from ray_jobs.recipes import find_recipe, with_settings
+
+    try:
+        return with_settings(find_recipe(recipe), settings or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _foretell(chosen: "Run", folder: Path, until: "Stage", gpus: int, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """How every command speaks: one JSON object or plain lines, one-line errors, stable exit codes."""
 
+import errno
 import json
 import sys
 import traceback
@@ -71,6 +72,8 @@ def guarded(command: Callable[[list[str]], Any], arguments: list[str]) -> int:
 
 def _of_the_system(error: OSError) -> str:
     """The system's own words, after the file they are about."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "the disk is full; free space and run the same command again to continue"
     if error.filename is None or error.strerror is None:
         return " ".join(str(error).split()) or repr(error)
     words = error.strerror[:1].lower() + error.strerror[1:]

@@ -19,6 +19,8 @@ from synth_ct.cohort.case import Case, Found, Read
 from synth_ct.kit.quarantine import Refused, SetAside
 
 Outcome = Case | SetAside
+SLIPS = (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError)
+"""What a decoder lets slip on bytes nobody foresaw: the input is set aside, the run goes on."""
 DEATHS_ALLOWED = 2
 """A candidate that kills this many processes while it is alone in them is quarantined."""
 
@@ -34,6 +36,10 @@ def attempt(read: Read, item: Found, workspace: Path) -> Outcome:
             raise  # our own disk failed, not the source: stop, keep the receipts
         cause = f"the file cannot be read ({error.strerror})"
         return SetAside(code="E_UNREADABLE", file=item.name, cause=cause, remedy="check its rights")
+    except SLIPS as slip:
+        cause = f"the reader failed on it ({type(slip).__name__}: {slip})"
+        remedy = "look at the file with another program, and report what this reader made of it"
+        return SetAside(code="E_READER", file=item.name, cause=cause, remedy=remedy)
 
 
 def read_all(

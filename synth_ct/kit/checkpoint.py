@@ -102,7 +102,7 @@ class Checkpoints:
                 refusals.append(refusal.cause)
         if refusals:
             raise Refused(
-                "checkpoint_damaged",
+                "E_CHECKPOINT_DAMAGED",
                 f"no checkpoint is left in {self.folder}: {'; '.join(refusals)}",
                 "restore one from a copy, or delete the folder to train from the start",
             )
@@ -206,7 +206,7 @@ def demand_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where:
 def misfit(where: Path, cause: str) -> NoReturn:
     """Refuse something intact that belongs to another model or recipe."""
     raise Refused(
-        "checkpoint_misfit",
+        "E_CHECKPOINT_MISFIT",
         f"{where} does not fit: {cause}",
         "build the model with the recipe it was saved under",
     )
@@ -253,7 +253,7 @@ def _refuse_pickle(path: Path) -> None:
     looks = start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:] != b"{")
     if looks or path.suffix.lower() in PICKLE_SUFFIXES:
         raise Refused(
-            "pickle",
+            "E_PICKLE",
             f"{path} is a pickle or carries its suffix; opening one can run whatever it says",
             "where you trust it: torch.load(path, weights_only=True), then "
             "safetensors.torch.save_file, and load the .safetensors",
@@ -287,7 +287,7 @@ def _json_in(data: bytes, where: Path) -> dict[str, Any]:
 
 def _damaged(where: Path, cause: str) -> NoReturn:
     raise Refused(
-        "checkpoint_damaged",
+        "E_CHECKPOINT_DAMAGED",
         f"{where} cannot be trusted: {cause}",
         "restore it from a copy or use an older one",
     )

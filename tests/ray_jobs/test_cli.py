@@ -74,15 +74,15 @@ def test_the_module_is_the_same_program() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["show", "tniy"], 1, "did you mean 'tiny'"),
-        (["show", "nowhere.toml"], 1, "no such recipe file"),
-        (["show", "tiny", "--set", "sede=1"], 1, "did you mean 'seed'"),
-        (["show", "tiny", "--set", "seed"], 1, "FIELD=VALUE"),
-        (["show", "tiny", "--set", "cohorts.ct.size=31"], 1, "cohorts.ct.size"),
+        (["show", "tniy"], 2, "did you mean 'tiny'"),
+        (["show", "nowhere.toml"], 2, "no such recipe file"),
+        (["show", "tiny", "--set", "sede=1"], 2, "did you mean 'seed'"),
+        (["show", "tiny", "--set", "seed"], 2, "FIELD=VALUE"),
+        (["show", "tiny", "--set", "cohorts.ct.size=31"], 2, "cohorts.ct.size"),
         (["run", "tiny", "--gpus", "2"], 2, "--dry-run"),
         (["run", "tiny", "--until", "lunch"], 2, "lunch"),
         (["frobnicate"], 2, "frobnicate"),
-        (["ingest", "folder", "nowhere", "out"], 1, "nowhere"),
+        (["ingest", "folder", "nowhere", "out"], 2, "nowhere"),
         (["phantoms", "out", "--kind", "chest", "--count", "0"], 2, "count"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_mistake_is_one_line_without_a_traceback(
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert synth_ct("show", "nothing", "--debug") == 1
+    assert synth_ct("show", "nothing", "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
 
 

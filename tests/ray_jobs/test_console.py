@@ -1,5 +1,6 @@
 """How a command ends when the person or the system stops it."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def test_what_the_system_refuses_names_the_file_first(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path / 'patients.csv'}: no such file or directory; ")
     assert "Errno" not in said
+
+
+@app.command()
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("full") == FAILED
+    assert "the disk is full; free space and run the same command" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,16 @@ def test_a_file_is_no_place_for_a_cohort(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(ValueError, match="is a file"):
         ingest(IMPORTER, source, tmp_path / "out", 0, Effort())
+
+
+def test_a_slip_of_a_decoder_sets_one_input_aside(source: Path, tmp_path: Path) -> None:
+    def slip(item: Found, workspace: Path) -> Case:
+        if item.name == "Doe3-0.test":
+            raise IndexError("list index out of range")
+        return read(item, workspace)
+
+    summary = ingest(replace(IMPORTER, read=slip), source, tmp_path / "out", 0, Effort())
+    rows = {row.file: row for row in read_report(tmp_path / "out")}
+    assert summary.accepted == 19
+    assert rows["Doe3-0.test"].code == "E_READER"
+    assert "IndexError" in rows["Doe3-0.test"].cause

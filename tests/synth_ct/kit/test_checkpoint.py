@@ -202,7 +202,7 @@ def test_opening_a_pickle_never_runs_it(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(pickle.dumps(Planted()))
         with pytest.raises(Refused, match="weights_only=True") as refused:
             load_weights(tmp_path / name, nn.Linear(1, 1))
-        assert refused.value.code == "pickle"
+        assert refused.value.code == "E_PICKLE"
     assert not (tmp_path / "ran").exists()
 
 
