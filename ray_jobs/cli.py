@@ -31,7 +31,9 @@ Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in 
 Root = Annotated[Path | None, typer.Option(help="Where the artifacts live [runs/RECIPE].")]
 Setting = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override: a.b=1.")]
 Share = Annotated[float, typer.Option(help="Share set aside above which the exit code is 4.")]
-Strict = Annotated[bool, typer.Option(help="Exit code 3 if anything at all was set aside.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit code 3 if anything at all was set aside.")
+]
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -250,7 +252,9 @@ def run(
     root: Root = None,
     settings: Setting = None,
     until: Annotated[StageName, typer.Option(help="Stop after this stage.")] = StageName.report,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be made; make nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made; make nothing.")
+    ] = False,
     gpus: Annotated[
         int | None, typer.Option(min=0, help="With --dry-run: GPUs to plan for.")
     ] = None,
