@@ -19,6 +19,29 @@ if __name__ == "__main__":
 """
 
 
+THREADS = """
+from threadpoolctl import threadpool_info
+from synth_ct.cohort.pool import _pool
+
+if __name__ == "__main__":
+    with _pool(1) as pool:
+        print(max(library["num_threads"] for library in pool.submit(threadpool_info).result()))
+"""
+
+
+def test_a_worker_computes_on_one_thread(tmp_path: Path) -> None:
+    (tmp_path / "driver.py").write_text(THREADS)
+    free = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    said = subprocess.run(
+        [sys.executable, str(tmp_path / "driver.py")],
+        env=free,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "1\n"
+
+
 def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
