@@ -60,14 +60,25 @@ class Cohort:
             if sha256_of(data) != record.files[name]:
                 raise ValueError(f"{folder / name} was changed after it was written; make it anew")
             texts[name] = data.decode()
-        about = json.loads(texts[ABOUT])
+        try:
+            return cls._parse(folder, record, json.loads(texts[ABOUT]), texts[CASES].splitlines())
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder} was written by another version of synth-ct ({error}); "
+                "read it with that version, or make it anew"
+            ) from error
+
+    @classmethod
+    def _parse(
+        cls, folder: Path, record: Record, about: dict[str, Any], cases: list[str]
+    ) -> "Cohort":
         return cls(
             folder=folder,
             kind=about["kind"],
             classes={int(k): v for k, v in about["classes"].items()},
             about=about["about"],
             summary=Summary(**about["summary"]),
-            cases=tuple(parse_case(row) for row in texts[CASES].splitlines()),
+            cases=tuple(parse_case(row) for row in cases),
             record=record,
         )
 

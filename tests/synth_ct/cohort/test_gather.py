@@ -12,6 +12,7 @@ from synth_ct.cohort.case import Findings, Found, Importer
 from synth_ct.cohort.divide import eighty_ten_ten
 from synth_ct.cohort.gather import Effort, ingest
 from synth_ct.kit.artifact import partial_of
+from synth_ct.kit.durable import sha256_of_file
 from synth_ct.kit.quarantine import Refused, SetAside, read_report
 
 READER = """
@@ -244,3 +245,15 @@ def test_a_slip_of_a_decoder_sets_one_input_aside(source: Path, tmp_path: Path) 
     assert summary.accepted == 19
     assert rows["Doe3-0.test"].code == "E_READER"
     assert "IndexError" in rows["Doe3-0.test"].cause
+
+
+def test_a_cohort_of_another_version_is_named_as_one(source: Path, tmp_path: Path) -> None:
+    ingest(IMPORTER, source, tmp_path / "out", 0, Effort())
+    index, record = (tmp_path / "out" / name for name in ("cohort.json", "record.json"))
+    about = json.loads(index.read_text())
+    about["summary"]["unheard_of"] = 1
+    before = sha256_of_file(index)
+    index.write_text(json.dumps(about))
+    record.write_text(record.read_text().replace(before, sha256_of_file(index)))
+    with pytest.raises(ValueError, match=r"another version of synth-ct .*unheard_of"):
+        Cohort.open(tmp_path / "out")
