@@ -24,7 +24,6 @@ Grid = tuple[int, int, int]
 Millimetres3 = tuple[float, float, float]
 
 # torch: what a network sees
-VolumeBatch = Float[Tensor, "b c x y z"]
 FilmBatch = Float[Tensor, "b 1 u v"]
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

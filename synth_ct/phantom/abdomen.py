@@ -69,10 +69,10 @@ def _paint_liver(canvas: Canvas, anatomy: Anatomy, surfaces: Surfaces) -> None:
     distance = np.maximum(distance, -hollow)
     distance = np.maximum(distance, room(surfaces, box))
     paint(canvas, box, distance, anatomy.hu["liver"], LIVER)
-    _paint_liver_vessels(canvas, anatomy, distance, box)
+    _paint_liver_vessels(canvas, anatomy)
 
 
-def _paint_liver_vessels(canvas: Canvas, anatomy: Anatomy, liver: Field, box: Box) -> None:
+def _paint_liver_vessels(canvas: Canvas, anatomy: Anatomy) -> None:
     """Hepatic veins to the IVC and the portal branches, only where there is liver."""
     veins: tuple[Path, ...] = (
         ((26, 14, -16), (55, -8, -45), (92, -25, -80)),

@@ -3,7 +3,6 @@
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -13,17 +12,19 @@ from synth_ct.cohort.gather import Effort, gather
 from synth_ct.kit.durable import sha256_of_file
 from synth_ct.kit.recipe import Recipe
 from synth_ct.phantom.cohort import CLASSES, write_case
+from synth_ct.phantom.patient import Kind
+from synth_ct.phantom.shapes import Family
 
 
 class PhantomCohort(Recipe):
     """`count` patients of one kind and family."""
 
-    kind: Literal["chest", "abdomen", "spleen", "lumbar"]
+    kind: Kind
     count: int = Field(ge=1, le=1_000_000)
     size: int = Field(default=64, ge=32, le=128)
     """Voxels along each edge of the cube; the field of view in millimetres stays."""
     seed: int = Field(default=0, ge=0)
-    family: Literal["A", "B"] = "A"
+    family: Family = "A"
 
 
 def read_phantom(recipe: PhantomCohort, item: Found, workspace: Path) -> Case:

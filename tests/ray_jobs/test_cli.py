@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -11,8 +12,13 @@ import pytest
 import typer
 from PIL import Image
 
+from ray_jobs import cli
 from ray_jobs.cli import app
 from ray_jobs.console import Tolerance, guarded
+from ray_jobs.plan import STAGES
+from synth_ct.phantom import Family, Kind
+from synth_ct.sources.importers import IMPORTERS
+from synth_ct.xray.geometry import View
 
 FROZEN = {
     "doctor": "--root --json",
@@ -43,6 +49,15 @@ def test_the_command_line_is_frozen() -> None:
     group = typer.main.get_command(app)
     found = {name: words(command) for name, command in group.commands.items()}  # type: ignore[attr-defined]
     assert found == FROZEN
+
+
+def test_choices_on_the_command_line_are_those_of_the_code() -> None:
+    """They stand twice so that `--help` need not load torch; here they must agree."""
+    assert set(cli.SourceKind) == set(IMPORTERS)
+    assert set(cli.PhantomKind) == set(get_args(Kind))
+    assert set(cli.FamilyName) == set(get_args(Family))
+    assert set(cli.ViewName) == set(get_args(View))
+    assert tuple(cli.StageName) == STAGES
 
 
 def test_every_command_shows_an_example() -> None:
