@@ -12,7 +12,6 @@ from typing import TypeVar
 import nibabel as nib
 import numpy as np
 from isal import igzip
-from scipy import ndimage
 
 from synth_ct.kit.axes import Affine, Grid, HuArray, LabelArray, Millimetres3, VoxelArray
 from synth_ct.kit.durable import sha256_of, write_bytes
@@ -76,6 +75,8 @@ def resample(volume: Gridded, spacing: Millimetres3) -> Gridded:
     HU are interpolated linearly, after a Gaussian of half the reduction where voxels grow (else
     fine noise would alias); labels keep the nearest voxel, so no new label can appear.
     """
+    from scipy import ndimage  # here, because a bare GPU box saves volumes without it
+
     old = np.array(spacing_mm(volume.affine))
     ratio = np.array(spacing) / old
     if np.allclose(ratio, 1.0, atol=1e-4):
