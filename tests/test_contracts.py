@@ -20,6 +20,7 @@ SABOTAGE = {
     "Downstream sees synth_ct only": ("pretrain/bad.py", "from synth_ct.xray import project"),
     "Only ray_jobs knows Ray": ("finetune/bad.py", "import ray"),
     "Only reports knows MLflow": ("synth_ct/xray/bad.py", "import mlflow"),
+    "Networks and their": ("synth_ct/models/bad.py", "from synth_ct.pairs import arrays"),
     "Inside synth_ct": ("synth_ct/kit/bad.py", "from synth_ct.cohort import Cohort"),
 }
 

@@ -59,7 +59,7 @@ def read_all(
             yield item, _alone(read, item, workspace)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def worker_pool(workers: int) -> ProcessPoolExecutor:
     """Forked from a clean server: no inherited threads or locks, and imports are paid once."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["synth_ct.cohort.pool"])
@@ -86,7 +86,7 @@ def _until_a_death(
     read: Read, todo: deque[Found], workspace: Path, workers: int, suspects: list[Found]
 ) -> Iterator[tuple[Found, Outcome]]:
     """Work through `todo`; if a process dies, whatever was in flight becomes `suspects`."""
-    with _pool(workers) as pool:
+    with worker_pool(workers) as pool:
         flying: dict[Future[Outcome], Found] = {}
         try:
             while todo or flying:
@@ -114,7 +114,7 @@ def _demand_life(pool: ProcessPoolExecutor) -> None:
 def _alone(read: Read, item: Found, workspace: Path) -> Outcome:
     for _ in range(DEATHS_ALLOWED):
         try:
-            with _pool(1) as pool:
+            with worker_pool(1) as pool:
                 _demand_life(pool)
                 return pool.submit(attempt, read, item, workspace).result()
         except BrokenProcessPool:

@@ -10,10 +10,10 @@ from pathlib import Path
 DRIVER = """
 import os, time
 from pathlib import Path
-from synth_ct.cohort.pool import _pool
+from synth_ct.cohort.pool import worker_pool
 
 if __name__ == "__main__":
-    pool = _pool(1)
+    pool = worker_pool(1)
     print(pool.submit(os.getpid).result(), flush=True)
     time.sleep(60)
 """
@@ -21,10 +21,10 @@ if __name__ == "__main__":
 
 THREADS = """
 from threadpoolctl import threadpool_info
-from synth_ct.cohort.pool import _pool
+from synth_ct.cohort.pool import worker_pool
 
 if __name__ == "__main__":
-    with _pool(1) as pool:
+    with worker_pool(1) as pool:
         print(max(library["num_threads"] for library in pool.submit(threadpool_info).result()))
 """
 
