@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth_ct.kit.axes import CtBatch, FilmBatch
+from synth_ct.kit.axes import Affine, CtBatch, FilmBatch
 from synth_ct.kit.seeds import numpy_random
-from synth_ct.kit.volume import window
+from synth_ct.kit.volume import centred_affine, window
 
 Part = Literal["train", "val", "test"]
+
+FIELD_MM = 320.0
+"""Nominal width of every working volume: 2.5 mm at 128 voxels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,11 @@ class Pairs:
         """The films of these volumes."""
         chosen = np.ascontiguousarray(self.films_NUV[np.asarray(numbers)])
         return _moved(torch.from_numpy(chosen)[:, None], device)
+
+
+def working_affine(size: int) -> Affine:
+    """The nominal grid of every working volume."""
+    return centred_affine((size, size, size), (FIELD_MM / size,) * 3)
 
 
 def drawn(

@@ -3,7 +3,7 @@
 A film says nothing of absolute size, and framing takes away where the patient stood. So the volume
 is cut to the film's window: X and Z span exactly what the frame shows at the depth of the
 isocentre, Y their mean extent around the middle of the body. Film and volume are then aligned,
-for real radiographs alike, and millimetres are nominal: the cube is said to be `FIELD_MM` wide.
+for real radiographs alike, and millimetres are nominal: every cube is said to be equally wide.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from synth_ct.kit.axes import FilmArray, HuArray
-from synth_ct.kit.volume import AIR_HU, Volume, centred_affine, spacing_mm, to_int16, to_ras
+from synth_ct.kit.volume import AIR_HU, Volume, spacing_mm, to_int16, to_ras
+from synth_ct.pairs.arrays import working_affine
 from synth_ct.xray.frame import Box, Framed, frame
 from synth_ct.xray.geometry import Geometry, centre_of, covering
 from synth_ct.xray.project import drr
 
-FIELD_MM = 320.0
-"""Nominal width of every working volume: 2.5 mm at 128 voxels."""
 BODY_HU = -300
 """Denser than this is body, or couch; the middle of the body is the median of its voxels."""
 
@@ -42,11 +41,6 @@ def make_pair(volume: Volume, size: int) -> MadePair:
     framed = frame(drr(upright, geometry), size)
     part = cut_to_film(upright, framed.box, geometry, size)
     return MadePair(part.array_XYZ, framed.film_UV, framed)
-
-
-def working_affine(size: int) -> Float[np.ndarray, "4 4"]:
-    """The nominal grid of every working volume."""
-    return centred_affine((size, size, size), (FIELD_MM / size,) * 3)
 
 
 def cut_to_film(volume: Volume, box: Box, geometry: Geometry, size: int) -> Volume:
@@ -90,8 +84,3 @@ def resampled_box(volume: Volume, centre: Centre, extent: Extent, size: int) -> 
         hu, step, first, output_shape=(size,) * 3, order=1, mode="constant", cval=AIR_HU
     )
     return cut
-
-
-def as_volume(hu_XYZ: HuArray) -> Volume:
-    """HU of a working cube on the nominal grid."""
-    return Volume(hu_XYZ, working_affine(hu_XYZ.shape[0]))

@@ -11,9 +11,9 @@ from synth_ct.cohort import Cohort
 from synth_ct.cohort.gather import Effort
 from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.volume import Volume, spacing_mm
-from synth_ct.pairs.arrays import Pair, Pairs, drawn
+from synth_ct.pairs.arrays import FIELD_MM, Pair, Pairs, drawn, working_affine
 from synth_ct.pairs.disk import PairsRecipe, evidence_of, make_pairs, open_pairs
-from synth_ct.pairs.make import FIELD_MM, make_pair, working_affine
+from synth_ct.pairs.make import make_pair
 from synth_ct.phantom import make_phantom
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort
 
