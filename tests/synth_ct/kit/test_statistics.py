@@ -1,0 +1,127 @@
+"""Intervals cover, tests keep their level, corrections are those of the books."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from synth_ct.kit import statistics as s
+
+GAPS = np.array([0.9, 1.4, -0.3, 2.2, 0.6, 1.1, 0.2, -0.8])
+
+
+def test_scans_of_one_patient_are_averaged_first() -> None:
+    rows = s.by_patient({"c": 3.0, "a": 1.0, "b": 2.0}, {"a": "Q", "b": "Q", "c": "P"})
+    assert list(rows.items()) == [("P", 3.0), ("Q", 1.5)]
+
+
+def test_on_normal_data_the_interval_is_students(rng: np.random.Generator) -> None:
+    values = rng.normal(5, 2, 60)
+    expected = stats.t.interval(0.95, 59, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(s.mean_interval(values, rng), expected, atol=0.06)
+
+
+def test_it_is_near_scipys_corrected_bootstrap_on_skewed_data(rng: np.random.Generator) -> None:
+    values = rng.exponential(1, 80)
+    other = stats.bootstrap((values,), np.mean, method="BCa", rng=rng).confidence_interval
+    np.testing.assert_allclose(s.mean_interval(values, rng), other, atol=0.04)
+
+
+def test_it_is_the_definition_written_out() -> None:
+    drawn = np.random.default_rng(5).integers(8, size=(400, 8))
+    mean, error = GAPS.mean(), stats.sem(GAPS)
+    t = sorted((GAPS[row].mean() - mean) / stats.sem(GAPS[row]) for row in drawn)
+    low, high = np.quantile(t, [0.05, 0.95])
+    found = s.mean_interval(GAPS, np.random.default_rng(5), level=0.9, resamples=400)
+    assert found == pytest.approx((mean - high * error, mean - low * error))
+
+
+@pytest.mark.parametrize("patients", [10, 30])
+def test_skewed_data_are_covered_about_as_often_as_promised(
+    patients: int, rng: np.random.Generator
+) -> None:
+    hits = 0
+    for _ in range(400):
+        lo, hi = s.mean_interval(rng.exponential(1, patients), rng, resamples=400)
+        hits += lo <= 1 <= hi
+    assert 0.91 <= hits / 400 <= 0.99
+
+
+def test_the_same_generator_gives_the_same_gap() -> None:
+    first, second = (s.paired_gap(GAPS + 1, np.ones(8), np.random.default_rng(3)) for _ in range(2))
+    assert first == second
+    assert first.mean == pytest.approx(GAPS.mean())
+    assert first.lo < first.mean < first.hi
+    assert first.n == 8
+
+
+def test_equal_gaps_have_an_interval_of_no_width(rng: np.random.Generator) -> None:
+    assert s.mean_interval(np.full(5, 0.1), rng) == (0.1, 0.1)
+
+
+def test_few_patients_get_the_exact_p() -> None:
+    expected = stats.permutation_test(
+        (GAPS,), np.mean, permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+    assert s.sign_flip_p(GAPS, np.random.default_rng(0)) == pytest.approx(expected)
+    assert s.sign_flip_p(np.ones(5), np.random.default_rng(0)) == pytest.approx(2 / 2**5)
+
+
+def test_many_patients_get_nearly_the_exact_p(rng: np.random.Generator) -> None:
+    gaps = rng.normal(0.5, 1, 16)
+    signs = 1.0 - 2 * (np.arange(2**16)[:, None] >> np.arange(16) & 1)
+    expected = (np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9).mean()
+    assert s.sign_flip_p(gaps, rng) == pytest.approx(expected, abs=0.01)
+    assert s.sign_flip_p(np.full(40, 1.0), rng, draws=99) == 0.01, "never zero"
+
+
+def test_without_an_effect_one_in_twenty_is_significant(rng: np.random.Generator) -> None:
+    p = np.array(
+        [s.sign_flip_p(rng.exponential(1, 8) * rng.choice([-1, 1], 8), rng) for _ in range(400)]
+    )
+    assert 0.02 <= (p <= 0.05).mean() <= 0.08
+
+
+def test_holm_by_hand() -> None:
+    assert s.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert s.holm([0.6, 0.5]) == [1.0, 1.0]
+    assert s.holm([]) == []
+
+
+def test_equivalence_means_the_90_percent_interval_lies_within_the_margins() -> None:
+    lo, hi = s.mean_interval(GAPS, np.random.default_rng(1), level=0.9)
+    reach = max(-lo, hi)
+    inside = s.equivalence_p(GAPS, reach * 1.01, np.random.default_rng(1))
+    outside = s.equivalence_p(GAPS, reach * 0.99, np.random.default_rng(1))
+    assert inside < 0.05 < outside
+    mirrored = s.equivalence_p(-GAPS, reach * 0.99, np.random.default_rng(1))
+    assert mirrored == pytest.approx(outside, rel=0.2)
+
+
+def test_equivalence_on_normal_data_is_the_t_test(rng: np.random.Generator) -> None:
+    gaps = rng.normal(0.1, 1, 60)
+    one_sided = [
+        stats.ttest_1samp(gaps, -0.4, alternative="greater").pvalue,
+        stats.ttest_1samp(gaps, 0.4, alternative="less").pvalue,
+    ]
+    assert s.equivalence_p(gaps, 0.4, rng) == pytest.approx(max(one_sided), abs=0.01)
+
+
+def test_a_margin_of_zero_is_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        s.equivalence_p(GAPS, 0.0, rng)
+
+
+def test_a_gap_of_the_minimum_is_found_four_times_in_five() -> None:
+    least = s.minimum_detectable_gap(GAPS)
+    degrees = len(GAPS) - 1
+    noncentral = stats.nct(degrees, least / stats.sem(GAPS))
+    assert noncentral.sf(stats.t.ppf(0.975, degrees)) == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, np.nan], [1.0, np.inf]])
+def test_one_patient_or_an_infinite_one_is_refused(
+    values: list[float], rng: np.random.Generator
+) -> None:
+    for question in (s.mean_interval, s.sign_flip_p):
+        with pytest.raises(ValueError, match="at least two"):
+            question(np.array(values), rng)
