@@ -16,7 +16,7 @@ from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell
 if TYPE_CHECKING:
     from ray_jobs.plan import Stage
     from ray_jobs.recipes import Run
-    from synth_ct.cohort.gather import Effort
+    from synth_ct.kit.effort import Effort
 
 app = typer.Typer(
     name="synth-ct",
@@ -322,13 +322,13 @@ def _make(chosen: "Run", folder: Path, until: "Stage", workers: int, as_json: bo
 @contextmanager
 def _effort(workers: int) -> Iterator[Callable[[str], "Effort"]]:
     """How fast to work, with a progress bar on stderr for whatever is under way."""
-    from synth_ct.cohort.gather import Effort
-    from synth_ct.kit.progress import progress
+    from synth_ct.kit.effort import Effort
+    from synth_ct.kit.progress import Tick, progress
 
     with ExitStack() as bars:
 
         def effort(name: str) -> Effort:
-            def begin(total: int) -> Callable[[int], None]:
+            def begin(total: int) -> Tick:
                 bars.close()  # the one before is finished
                 return bars.enter_context(progress(name, total))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from synth_ct.cohort.gather import Effort
 from synth_ct.kit.artifact import Record, is_done, publish, read_record
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
 
 logger = logging.getLogger(__name__)

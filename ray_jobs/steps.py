@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ray_jobs.plan import Step
 from ray_jobs.recipes import Run
-from synth_ct.cohort.gather import Effort, gather
+from synth_ct.cohort.gather import gather
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
 from synth_ct.phantom.chest_xray import Twin, write_chest_xray
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort

@@ -8,8 +8,8 @@ import csv
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from io import StringIO
 from os import path as os_path
 from pathlib import Path
@@ -20,20 +20,11 @@ from synth_ct.cohort.pool import Outcome, read_all
 from synth_ct.cohort.reader import ABOUT, CASES, SOURCES, Summary, case_line, parse_case
 from synth_ct.kit.artifact import Record, is_done, publish
 from synth_ct.kit.durable import write_bytes, write_text
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import SetAside, counts_by_code, write_report
 
 RECEIPTS = "receipts.jsonl"
 DUPLICATE = "duplicate"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How fast to read; nothing here changes the result."""
-
-    workers: int = 0
-    """Worker processes; 0 reads in this one."""
-    begin: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None
-    """Called with the number of candidates; gives the function that is told of each step."""
 
 
 def ingest(importer: Importer, source: Path, out: Path, seed: int, effort: Effort) -> Summary:

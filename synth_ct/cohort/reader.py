@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from synth_ct.cohort.case import Case, Kind, Split
 from synth_ct.kit.artifact import Record, read_record
-from synth_ct.kit.durable import sha256_of
+from synth_ct.kit.durable import sha256_of, sha256_of_file
 from synth_ct.kit.volume import LabelMap, Volume, load, load_labels
+from synth_ct.xray.grey import Decoded
+from synth_ct.xray.pose import read_radiograph
 
 CASES = "cases.jsonl"
 ABOUT = "cohort.json"
@@ -93,6 +96,16 @@ class Cohort:
     def labels(self, case: Case) -> LabelMap:
         """The segmentation of a labelled case, checked."""
         return load_labels(self.folder / case.label_file, case.label_sha256)
+
+    def radiograph(self, case: Case, paths: Mapping[str, Path]) -> Decoded:
+        """The film of a case, read from its original (`source_paths`), which must be unchanged."""
+        path = paths[case.id]
+        if sha256_of_file(path) != case.file_sha256:
+            raise ValueError(
+                f"{path} is not the file that was imported as {case.id}: its sha256 differs; "
+                "restore it, or import the folder anew"
+            )
+        return read_radiograph(path)
 
     def source_paths(self) -> dict[str, Path]:
         """Case id -> its original file, the first of a series. Radiographs are only there."""

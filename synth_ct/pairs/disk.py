@@ -17,10 +17,10 @@ from pydantic import Field
 
 from synth_ct.cohort import Cohort
 from synth_ct.cohort.case import Case
-from synth_ct.cohort.gather import Effort
 from synth_ct.cohort.pool import worker_pool
 from synth_ct.kit.artifact import read_record
 from synth_ct.kit.durable import sha256_of_file, write_text
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
 from synth_ct.pairs.arrays import Pair, Pairs
 from synth_ct.pairs.make import make_pair

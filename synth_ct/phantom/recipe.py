@@ -8,8 +8,9 @@ from pydantic import Field
 
 from synth_ct.cohort.case import Case, Findings, Found, Importer
 from synth_ct.cohort.divide import all_train, eighty_ten_ten
-from synth_ct.cohort.gather import Effort, gather
+from synth_ct.cohort.gather import gather
 from synth_ct.kit.durable import sha256_of_file
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
 from synth_ct.phantom.cohort import CLASSES, write_case
 from synth_ct.phantom.patient import Kind

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ray_jobs.plan import Result, Step, inspect, run, until
-from synth_ct.cohort.gather import Effort
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
 
 

@@ -10,9 +10,10 @@ import pytest
 from synth_ct.cohort import Case, Cohort
 from synth_ct.cohort.case import Findings, Found, Importer
 from synth_ct.cohort.divide import eighty_ten_ten
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
 from synth_ct.kit.artifact import partial_of
 from synth_ct.kit.durable import sha256_of_file
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import Refused, SetAside, read_report
 
 READER = """

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from synth_ct.cohort import Cohort
-from synth_ct.cohort.gather import Effort
 from synth_ct.kit.artifact import Record, publish
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.volume import Volume, spacing_mm
 from synth_ct.pairs.arrays import FIELD_MM, Pair, Pairs, drawn, working_affine
 from synth_ct.pairs.disk import PairsRecipe, evidence_of, make_pairs, open_pairs

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
+from synth_ct.kit.effort import Effort
 from synth_ct.phantom import chest_xray, cohort, make_phantom
 from synth_ct.phantom.chest_xray import FAMILY, Twin, parts_of, plan_films, write_chest_xray
 from synth_ct.phantom.patient import Phantom

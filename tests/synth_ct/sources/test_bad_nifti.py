@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import Refused, read_report
 from synth_ct.sources import folder
 from synth_ct.sources.volume_files import read_ct, read_raw

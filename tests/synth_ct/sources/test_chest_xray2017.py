@@ -8,8 +8,9 @@ from PIL import Image
 
 from synth_ct.cohort.case import Case
 from synth_ct.cohort.divide import eighty_ten_ten
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
 from synth_ct.cohort.reader import Cohort
+from synth_ct.kit.effort import Effort
 from synth_ct.sources.chest_xray2017 import IMPORTER, find, paper_selection, patient_of
 from synth_ct.xray.frame import template
 

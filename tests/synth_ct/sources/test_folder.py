@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from synth_ct.cohort import Cohort
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import Refused, read_report
 from synth_ct.sources import folder, radiographs
 

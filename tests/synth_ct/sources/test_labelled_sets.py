@@ -12,7 +12,8 @@ import pytest
 
 from synth_ct.cohort import Cohort
 from synth_ct.cohort.case import Importer
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import read_report
 from synth_ct.sources import bcv, ctspine1k, labelled, msd
 from synth_ct.sources.importers import IMPORTERS

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 
 from synth_ct.cohort import Cohort
 from synth_ct.cohort.case import Found
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import read_report
 from synth_ct.sources.dicom import read_series
 from synth_ct.sources.lidc import IMPORTER, divide, divide_exactly, find

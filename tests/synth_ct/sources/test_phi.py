@@ -16,8 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from synth_ct.cohort.case import Importer
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
 from synth_ct.kit.artifact import LOCAL_FILES
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quiet import quiet_pydicom
 from synth_ct.sources import folder, lidc, radiographs
 

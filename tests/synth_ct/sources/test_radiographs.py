@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from synth_ct.cohort.case import Case, Found
-from synth_ct.cohort.gather import Effort, ingest
+from synth_ct.cohort.gather import ingest
+from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import Refused
 from synth_ct.sources.radiographs import IMPORTER, divide, find, importer_with, read
 from synth_ct.xray.frame import template
