@@ -26,13 +26,13 @@ LAST_TIME = 999.0
 def alpha_bar(first_beta: float, last_beta: float, places: int) -> np.ndarray:
     """prod_{s <= t} (1 - beta_s), where sqrt(beta) rises evenly."""
     root_beta_T = np.linspace(math.sqrt(first_beta), math.sqrt(last_beta), places)
-    alpha_bar_T: np.ndarray = np.cumprod(1.0 - root_beta_T**2)
-    return alpha_bar_T
+    return np.cumprod(1.0 - root_beta_T**2)
 
 
 def log_snr(alpha_bar_T: np.ndarray) -> np.ndarray:
     """lambda = log(alpha / sigma) = (log alpha_bar - log(1 - alpha_bar)) / 2."""
-    return 0.5 * (np.log(alpha_bar_T) - np.log1p(-alpha_bar_T))
+    log_snr_T: np.ndarray = 0.5 * (np.log(alpha_bar_T) - np.log1p(-alpha_bar_T))
+    return log_snr_T
 
 
 class Level(NamedTuple):

@@ -1,7 +1,7 @@
 """What the denoiser learns: a noisy latent, its time, and the answer wanted."""
 
 from functools import cache
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -28,7 +28,7 @@ class DiffusionRecipe(Recipe):
     last_beta: float = Field(default=0.0125, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")
-    def _is_possible(self) -> Self:
+    def _is_possible(self) -> "DiffusionRecipe":
         if self.objective == "epsilon" and self.start == "prior":
             raise ValueError(
                 "objective 'epsilon' removes Gaussian noise and cannot start at the prior: "

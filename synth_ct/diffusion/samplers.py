@@ -9,7 +9,7 @@ differently where a vector ends. Latents are never clipped.
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class SamplerRecipe(Recipe):
     """Even in time, in lambda, or in (sigma / alpha)^(1/7). DPM-Solver++ wants `karras`."""
 
     @model_validator(mode="after")
-    def _is_possible(self) -> Self:
+    def _is_possible(self) -> "SamplerRecipe":
         if self.name in ("ddpm", "euler") and self.spacing != "uniform":
             raise ValueError(
                 f"{self.name} takes steps even in time, not {self.spacing!r}: "
