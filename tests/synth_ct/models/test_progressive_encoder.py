@@ -7,12 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from synth_ct.kit.volume import Volume, centred_affine
 from synth_ct.models.progressive_encoder import (
+    Attention,
     AuxiliaryDecoder,
     BackProjection,
     Lift,
     PriorSizes,
     ProgressiveEncoder,
-    ShapeStage,
     in_body,
     magnifications,
 )
@@ -109,13 +109,13 @@ def test_a_ray_tells_all_its_depths_and_no_other_ray(random: torch.Generator) ->
     assert changed_YUV.sum() == 8
 
 
-def test_the_shape_stage_sees_the_whole_film() -> None:
-    torch.manual_seed(0)
-    stage = ShapeStage((8, 8, 8), blocks=1).double()
-    film = torch.zeros(1, 1, 64, 64, dtype=torch.float64, requires_grad=True)
-    stage(film)[0, :, 0, 0].square().sum().backward()
-    assert film.grad is not None
-    assert film.grad[0, 0, -1, -1] != 0
+def test_every_pixel_asks_every_other(random: torch.Generator) -> None:
+    attention = Attention(8)
+    x_BCUV = torch.randn(2, 8, 3, 4, generator=random)
+    q, k, v = attention.qkv(attention.norm(x_BCUV)).reshape(2, 3, 8, 12).unbind(1)
+    weights_BPQ = torch.softmax(torch.einsum("bcp,bcq->bpq", q, k) / 8**0.5, dim=-1)
+    seen = torch.einsum("bpq,bcq->bcp", weights_BPQ, v).reshape(x_BCUV.shape)
+    torch.testing.assert_close(attention(x_BCUV), x_BCUV + attention.out(seen))
 
 
 # ---- which way is up ---------------------------------------------------------------------------
