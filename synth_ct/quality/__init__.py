@@ -1,0 +1,11 @@
+"""Is a made volume fit to train on? Judged against the volumes its generator was trained on.
+
+`reference_of` measures training pairs once, `judge` holds one made volume against them: a body
+with two lungs, tissues at their HU, left at the left, the film it was made from when projected,
+and nobody's CT by heart.
+"""
+
+from synth_ct.quality.reference import QualityReference, reference_of
+from synth_ct.quality.verdict import REASONS, Verdict, judge
+
+__all__ = ["REASONS", "QualityReference", "Verdict", "judge", "reference_of"]
