@@ -6,7 +6,7 @@ resample is measured in its own standard errors, so skewed data get skewed inter
 signs. All chance comes from the generator passed in.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -31,6 +31,18 @@ class Interval(NamedTuple):
     hi: float
 
 
+class Estimate(NamedTuple):
+    """A mean over patients, their spread, and where the mean probably lies.
+
+    None where it is one number of a whole set, or of one patient.
+    """
+
+    mean: float
+    sd: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+
+
 class Gap(NamedTuple):
     """A paired difference: its mean, 95 % interval, and the p of there being none."""
 
@@ -41,14 +53,12 @@ class Gap(NamedTuple):
     n: int
 
 
-def by_patient(
-    values: Mapping[str, float], patients: Mapping[str, Hashable]
-) -> dict[Hashable, float]:
+def by_patient(values: Mapping[str, float], patients: Mapping[str, str]) -> dict[str, float]:
     """case -> value becomes patient -> mean of the patient's cases, in order of the patients."""
-    cases: dict[Hashable, list[float]] = {}
+    cases: dict[str, list[float]] = {}
     for case, value in values.items():
         cases.setdefault(patients[case], []).append(value)
-    return {patient: float(np.mean(cases[patient])) for patient in sorted(cases, key=str)}
+    return {patient: float(np.mean(cases[patient])) for patient in sorted(cases)}
 
 
 def mean_interval(
@@ -62,6 +72,14 @@ def mean_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(_bootstrap_t(values_N, random, resamples), [tail, 1 - tail]).tolist()
     return Interval(mean - high * error, mean - low * error)
+
+
+def estimate(values_N: Values, random: np.random.Generator) -> Estimate:
+    """Mean, standard deviation and 95 % interval."""
+    mean = float(values_N.mean())
+    if len(values_N) < 2:
+        return Estimate(mean)
+    return Estimate(mean, float(values_N.std(ddof=1)), *mean_interval(values_N, random))
 
 
 def paired_gap(

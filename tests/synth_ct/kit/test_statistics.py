@@ -58,6 +58,13 @@ def test_equal_gaps_have_an_interval_of_no_width(rng: np.random.Generator) -> No
     assert s.mean_interval(np.full(5, 0.1), rng) == (0.1, 0.1)
 
 
+def test_one_patient_has_a_mean_and_no_spread(rng: np.random.Generator) -> None:
+    assert s.estimate(np.array([2.5]), rng) == (2.5, None, None, None)
+    several = s.estimate(GAPS, np.random.default_rng(1))
+    assert several[:2] == pytest.approx((GAPS.mean(), GAPS.std(ddof=1)))
+    assert several[2:] == s.mean_interval(GAPS, np.random.default_rng(1))
+
+
 def test_few_patients_get_the_exact_p() -> None:
     expected = stats.permutation_test(
         (GAPS,), np.mean, permutation_type="samples", n_resamples=np.inf
