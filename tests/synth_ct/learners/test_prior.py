@@ -192,7 +192,7 @@ def test_varied_films_differ_each_in_its_own_way_and_stay_in_range() -> None:
     out = [varied(film, 1.0, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(out[0], out[1])
     assert (out[0] - out[2]).abs().max() > 0.05
-    assert (out[0][0] - out[0][1]).abs().max() > 0.05
+    assert (out[0][0] - out[0][1]).mean().abs() > 0.02
     assert out[0].abs().max() <= 1
 
 
@@ -214,5 +214,7 @@ def test_films_vary_in_training_only_where_asked(random: torch.Generator) -> Non
         learner = PriorLearner(RECIPE.model_copy(update={"film_noise": noise}), CPU)
         return {float(learner.losses("prior", batch, random)["error"]) for _ in range(2)}
 
+    untouched = random.get_state()
     assert len(errors(0.0)) == 1
+    assert torch.equal(random.get_state(), untouched)
     assert len(errors(1.0)) == 2
