@@ -263,7 +263,8 @@ class Across(nn.Module):
         """`slices` of them make an item."""
         x_BSLC = x_NLC.unflatten(0, (-1, slices))
         seen_BLSC: Tensor = self.attention(x_BSLC.transpose(1, 2), (slices,))
-        return (x_BSLC + seen_BLSC.transpose(1, 2)).flatten(0, 1)
+        out_NLC: Tensor = (x_BSLC + seen_BLSC.transpose(1, 2)).flatten(0, 1)
+        return out_NLC
 
 
 class Attention(nn.Module):
