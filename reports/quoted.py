@@ -4,6 +4,7 @@ A quoted number is text. It is never averaged, compared or mixed with what was m
 """
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def of_table(quotes: tuple[Quote, ...], source: str, table: str) -> tuple[Quote,
         known = sorted({f"{q.source}, table {q.table}" for q in quotes if q.table})
         raise ValueError(f"nothing is quoted of {source}, table {table}; known: {'; '.join(known)}")
     return found
+
+
+def showing(quotes: tuple[Quote, ...], metrics: Collection[str]) -> tuple[Quote, ...]:
+    """Those of some metrics, so that notes speak of what a table shows and of nothing else."""
+    return tuple(quote for quote in quotes if quote.metric in metrics)
 
 
 def by_system(quotes: tuple[Quote, ...]) -> dict[str, dict[str, str]]:

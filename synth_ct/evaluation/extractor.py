@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
@@ -112,11 +111,3 @@ def _torchscript(file: Path, device: torch.device) -> Embed:
 def _enlarged(images_N3HW: Images) -> Float[Tensor, "n 3 side side"]:
     side = (INCEPTION_SIDE, INCEPTION_SIDE)
     return F.interpolate(images_N3HW, side, mode="bilinear", align_corners=False, antialias=True)
-
-
-def stacked(
-    features: list[ndarray], patients: list[str]
-) -> tuple[Float[ndarray, "n c"], list[str]]:
-    """The features of all volumes, and for each the patient it is of."""
-    owners = [patient for patient, rows in zip(patients, features, strict=True) for _ in rows]
-    return np.concatenate(features), owners

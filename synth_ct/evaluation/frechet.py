@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
-from synth_ct.kit.statistics import LEVEL
+from synth_ct.kit.statistics import LEVEL, Estimate
 
 Features = Float[ndarray, "n c"]
 Others = Float[ndarray, "m c"]
@@ -26,6 +26,22 @@ class KernelDistance(NamedTuple):
     error: float
     lo: float
     hi: float
+
+
+def set_distances(
+    made: list[ndarray], truth: list[ndarray], patients: list[str]
+) -> dict[str, Estimate]:
+    """FID and KID of the features of all volumes, in the order of `patients`, as a row tells them.
+
+    Features of the truth are the same for every system: take them once.
+    """
+    owners = [
+        [p for p, rows in zip(patients, of, strict=True) for _ in rows] for of in (made, truth)
+    ]
+    made_NC, truth_MC = np.concatenate(made), np.concatenate(truth)
+    kid = kernel_distance(made_NC, truth_MC, *owners)
+    fid = Estimate(frechet_distance(made_NC, truth_MC))
+    return {"fid": fid, "kid": Estimate(kid.mean, lo=kid.lo, hi=kid.hi)}
 
 
 def frechet_distance(a_NC: Features, b_MC: Others) -> float:

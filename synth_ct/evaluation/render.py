@@ -93,12 +93,20 @@ def _footnotes(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
     notes = [f"* {name}: {PROTOCOLS[name].says}." for name in used if name in PROTOCOLS]
     if any(value.lo is not None for row in rows for value in row.metrics.values()):
         notes.append("* Mean ± standard deviation over patients [95 % interval of the mean].")
-    missing: dict[tuple[str, str], list[str]] = {}
+    missing: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         for metric in (m for m in METRICS if m in metrics and m in row.absent):
-            missing.setdefault((metric, row.absent[metric]), []).append(row.system.name)
-    for (metric, why), names in missing.items():
-        everywhere = len(names) == len(rows)
-        whose = "" if everywhere else f" of {', '.join(dict.fromkeys(names))}"
-        notes.append(f"* No {TITLES[metric]}{whose}: {why}.")
+            missing.setdefault((metric, row.absent[metric]), []).append(row)
+    for (metric, why), without in missing.items():
+        notes.append(f"* No {TITLES[metric]}{_where(without, rows)}: {why}.")
     return notes
+
+
+def _where(some: Sequence[Row], rows: Sequence[Row]) -> str:
+    """Which rows these are, in the fewest words."""
+    protocols = dict.fromkeys(row.protocol for row in some)
+    if len(some) == len(rows):
+        return ""
+    if len(some) == sum(row.protocol in protocols for row in rows):
+        return f" under {', '.join(protocols)}"
+    return f" of {', '.join(dict.fromkeys(row.system.name for row in some))}"

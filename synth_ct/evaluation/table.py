@@ -112,13 +112,12 @@ def summarise(
     values = by_metric(scores)
     reasons = {metric: absent.get(metric, "not measured") for metric in METRICS}
     if not protocol.lpips:
-        reasons["lpips"] = f"not part of {protocol.name}"
+        reasons["lpips"] = "not part of the protocol"
     found: dict[str, Estimate] = {}
     for metric, of_case in values.items():
         if all(map(math.isfinite, of_case.values())):
             values_N = np.array(list(by_patient(of_case, patients).values()))
-            random = numpy_random(seed, f"bootstrap/{system.name}/{protocol.name}", metric)
-            found[metric] = estimate(values_N, random)
+            found[metric] = estimate(values_N, numpy_random(seed, "bootstrap", metric))
         else:
             reasons[metric] = "infinite: a case is reproduced without error"
     return Row(
@@ -146,8 +145,7 @@ def compare(
     for against, system in combinations(scores, 2):
         for metric in COMPARED:
             ours, theirs = metrics[system][metric], metrics[against][metric]
-            name = f"pairs/{system}/{against}/{protocol.name}"
-            gap = _gap(ours, theirs, patients, numpy_random(seed, name, metric))
+            gap = _gap(ours, theirs, patients, numpy_random(seed, "pairs", metric))
             if gap is not None:
                 gaps[against, system, metric] = gap
     corrected = dict(zip(gaps, holm([gap.p for gap in gaps.values()]), strict=True))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reports.quoted import by_system, notes, of_table, read_quotes
+from reports.quoted import by_system, notes, of_table, read_quotes, showing
 
 PAPER = "Bai et al., XctDiff"
 QUOTES = read_quotes()
@@ -48,6 +48,12 @@ def test_notes_name_source_protocol_and_every_doubt_once() -> None:
     doubts = {part for q in table for part in q.ambiguity.split("; ") if part}
     assert all(any(doubt in line for line in text) for doubt in doubts)
     assert any("(plain_8192x3)" in line and "damaged" in line for line in text)
+
+
+def test_notes_are_silent_on_columns_that_are_not_shown() -> None:
+    shown = showing(of_table(QUOTES, PAPER, "2"), ("psnr",))
+    assert not any("codes" in line or "no title" in line for line in notes(shown))
+    assert set(by_system(shown)["homogeneous_sr_8192x8"]) == {"psnr"}
 
 
 def test_a_table_nobody_quotes_is_refused() -> None:

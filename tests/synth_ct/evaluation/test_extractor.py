@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import inception_v3
 
-from synth_ct.evaluation.extractor import load_extractor, stacked, volume_features
+from synth_ct.evaluation.extractor import load_extractor, volume_features
 
 CPU = torch.device("cpu")
 
@@ -74,9 +74,3 @@ def test_an_absent_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="does not fit"):
         load_extractor(tmp_path / "other.pth", CPU)
-
-
-def test_features_keep_their_patients() -> None:
-    rows, owners = stacked([np.zeros((2, 3)), np.ones((1, 3))], ["p", "q"])
-    assert rows.shape == (3, 3)
-    assert owners == ["p", "p", "q"]

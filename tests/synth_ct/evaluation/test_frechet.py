@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from synth_ct.evaluation.frechet import frechet_distance, kernel_distance
+from synth_ct.evaluation.frechet import frechet_distance, kernel_distance, set_distances
 
 
 @pytest.fixture
@@ -79,3 +79,13 @@ def test_kernel_distance_of_the_same_source_is_about_zero(rng: np.random.Generat
 def test_two_patients_are_refused(sets: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(ValueError, match="three or more"):
         kernel_distance(*sets, ["a", "b", "c"] * 20, ["b", "c"] * 25)
+
+
+def test_a_row_is_told_of_all_slices_with_their_patients(rng: np.random.Generator) -> None:
+    made, truth = ([rng.normal(size=(n, 4)) for n in (3, 5, 2, 4)] for _ in range(2))
+    owners = list("aaabbbbbaacccc")
+    rows = set_distances(made, truth, ["a", "b", "a", "c"])
+    kid = kernel_distance(np.concatenate(made), np.concatenate(truth), owners, owners)
+    assert rows["kid"] == (kid.mean, None, kid.lo, kid.hi)
+    fid = frechet_distance(np.concatenate(made), np.concatenate(truth))
+    assert rows["fid"] == (fid, None, None, None), "biased by numbers, so without an interval"

@@ -51,3 +51,19 @@ def test_below_it_stands_what_must_be_known() -> None:
 def test_an_estimate_is_written_as_far_as_it_goes() -> None:
     assert written(Estimate(0.12345), 3) == "0.123"
     assert written(Estimate(0.1, None, 0.05, 0.15), 2) == "0.10 [0.05, 0.15]"
+
+
+def test_a_reason_says_for_which_rows_it_holds() -> None:
+    def row(system: str, protocol: str, why: str) -> Row:
+        name = System(name=system)
+        return Row(system=name, protocol=protocol, n=3, metrics={}, absent={"psnr": why})
+
+    rows = [
+        row("x", "hu1500", "perfect"),
+        row("y", "hu1500", "lost"),
+        row("x", "x2ct", "none"),
+        row("y", "x2ct", "none"),
+    ]
+    text = markdown(rows, ("psnr",), {})
+    assert "* No PSNR (dB) of x: perfect." in text
+    assert "* No PSNR (dB) under x2ct: none." in text

@@ -62,7 +62,7 @@ def test_no_metric_is_absent_without_a_reason() -> None:
     found = row(scored())
     assert found.metrics.keys() | found.absent.keys() == set(METRICS)
     assert not found.metrics.keys() & found.absent.keys()
-    assert row(scored(), protocol="x2ct").absent["lpips"] == "not part of x2ct"
+    assert row(scored(), protocol="x2ct").absent["lpips"] == "not part of the protocol"
 
 
 def test_what_belongs_to_the_whole_set_joins_later() -> None:
@@ -93,6 +93,8 @@ def test_one_patient_has_a_mean_but_no_interval_and_no_comparison() -> None:
 def test_a_row_does_not_depend_on_the_order_of_cases() -> None:
     backwards = dict(reversed(scored().items()))
     assert row(backwards) == row(scored())
+    twice = [row(scored(), protocol=name).metrics["psnr"] for name in ("hu1500", "x2ct")]
+    assert twice[0] == twice[1], "equal values have equal intervals"
 
 
 def test_pairs_are_later_minus_earlier_on_the_same_patients() -> None:
