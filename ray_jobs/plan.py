@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from synth_ct.kit.artifact import Record, is_done, publish, read_record
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
@@ -81,7 +83,18 @@ def run(steps: Sequence[Step], root: Path, effort: Callable[[str], Effort]) -> l
     and not after an hour of work.
     """
     inspect(steps, root)
+    for step in steps:
+        _demand_gpus(step)
     return [_make(step, root, effort(step.name)) for step in steps]
+
+
+def _demand_gpus(step: Step) -> None:
+    if step.gpus > torch.cuda.device_count():
+        raise ValueError(
+            f"{step.name} needs {step.gpus:g} GPU and this machine has "
+            f"{torch.cuda.device_count()}; run it where there is one, or see what can be made "
+            "here with --until cohorts"
+        )
 
 
 def _make(step: Step, root: Path, effort: Effort) -> Result:

@@ -9,7 +9,13 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, ValidationError
 
-from synth_ct.kit.recipe import Recipe
+from ray_jobs.generators import (
+    small_cpu_generator,
+    small_generator,
+    tiny_generator,
+)
+from synth_ct.generator import GeneratorRecipe
+from synth_ct.kit.recipe import NOTHING, Recipe, changed
 from synth_ct.phantom.chest_xray import Twin
 from synth_ct.phantom.recipe import PhantomCohort
 
@@ -34,38 +40,46 @@ class Run(Recipe):
     evidence: Literal["plumbing", "phantom", "real"]
     """How strong a statement the numbers of this run can carry."""
     seed: int = Field(ge=0)
+    gpus: float = Field(default=0, ge=0)
+    """Each training needs; without them it is refused, never done on a CPU instead."""
     cohorts: Cohorts
+    generator: GeneratorRecipe
 
 
 def tiny() -> Run:
     """All of it at 32 voxels on two cores, in minutes: shows that everything is connected."""
-    return _phantom_run("tiny", evidence="plumbing", size=32, patients=12, radiographs=24)
+    cohorts = phantom_cohorts(size=32, patients=16, radiographs=24)
+    return Run(
+        name="tiny", evidence="plumbing", seed=0, cohorts=cohorts, generator=tiny_generator()
+    )
 
 
 def small() -> Run:
-    """64 voxels and enough phantoms to learn from: one GPU, or a patient laptop."""
-    return _phantom_run("small", evidence="phantom", size=64, patients=150, radiographs=300)
+    """64 voxels and enough phantoms to learn from: one GPU, under an hour."""
+    cohorts = phantom_cohorts(size=64, patients=1000, radiographs=400)
+    return Run(
+        name="small", evidence="phantom", seed=0, cohorts=cohorts, generator=small_generator()
+    )
 
 
-def _phantom_run(
-    name: str,
-    *,
-    evidence: Literal["plumbing", "phantom"],
-    size: int,
-    patients: int,
-    radiographs: int,
-) -> Run:
-    labelled = max(10, patients // 5)
-    cohorts = Cohorts(
+def small_cpu() -> Run:
+    """`small` with narrower networks: two cores, an hour and a half."""
+    generator = small_cpu_generator()
+    return changed(small(), name="small_cpu", generator=generator)
+
+
+def phantom_cohorts(*, size: int, patients: int, radiographs: int) -> Cohorts:
+    """Everything made from phantoms."""
+    labelled = max(10, patients // 25)
+    return Cohorts(
         ct=PhantomCohort(kind="chest", family="A", count=patients, size=size, seed=1),
         chest_xray=Twin(count=radiographs, size=size, seed=2),
         bcv=PhantomCohort(kind="abdomen", family="B", count=labelled, size=size, seed=3),
         spleen=PhantomCohort(kind="spleen", family="B", count=labelled, size=size, seed=4),
     )
-    return Run(name=name, evidence=evidence, seed=0, cohorts=cohorts)
 
 
-RECIPES: dict[str, Callable[[], Run]] = {f.__name__: f for f in (tiny, small)}
+RECIPES: dict[str, Callable[[], Run]] = {f.__name__: f for f in (tiny, small, small_cpu)}
 
 
 # ---- recipes as text ---------------------------------------------------------------------------
@@ -88,7 +102,14 @@ def find_recipe(name: str) -> Run:
 
 def to_toml(run: Run) -> str:
     """The recipe as text that `read_toml` takes back."""
-    return tomli_w.dumps(run.model_dump(mode="json"))
+    return tomli_w.dumps(_spelled_out(run.model_dump(mode="json")))
+
+
+def _spelled_out(value: Any) -> Any:
+    """`none` for None, at any depth."""
+    if isinstance(value, dict):
+        return {name: _spelled_out(below) for name, below in value.items()}
+    return NOTHING if value is None else value
 
 
 def read_toml(path: Path) -> Run:

@@ -1,9 +1,32 @@
 """What changes a result, and nothing else: frozen, typed, unknown fields refused."""
 
-from pydantic import BaseModel, ConfigDict
+from types import NoneType
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+NOTHING = "none"
+"""How text says None, for which TOML has no word."""
 
 
 class Recipe(BaseModel):
     """The base of every stage's recipe. Where and how fast a stage runs does not belong in one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_in_words(cls, fields: Any) -> Any:
+        """A field that may be empty is empty where text says `none`."""
+        if not isinstance(fields, dict):
+            return fields
+        optional = {n for n, f in cls.model_fields.items() if NoneType in get_args(f.annotation)}
+        return {n: None if n in optional and v == NOTHING else v for n, v in fields.items()}
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def changed(recipe: AnyRecipe, **fields: Any) -> AnyRecipe:
+    """The same with other values in some fields, validated anew."""
+    return type(recipe)(**(dict(recipe) | fields))

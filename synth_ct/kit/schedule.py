@@ -16,6 +16,8 @@ class Rate(Recipe):
     shape: Literal["constant", "cosine", "linear"] = "constant"
     """What follows the warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
+    hold_steps: int = Field(default=0, ge=0)
+    """Steps at the peak between warm-up and decay."""
     final: float = Field(default=0.0, ge=0.0, le=1.0)
     """Where a decay ends, as a fraction of the peak; `constant` ignores it."""
 
@@ -26,7 +28,8 @@ def rate_factor(rate: Rate, step: int, steps: int) -> float:
         return (step + 1) / rate.warmup_steps
     if rate.shape == "constant":
         return 1.0
-    way = (step - rate.warmup_steps) / max(1, steps - rate.warmup_steps)
+    held = rate.warmup_steps + rate.hold_steps
+    way = max(0, step - held) / max(1, steps - held)
     decay = cosine(way) if rate.shape == "cosine" else 1.0 - way
     return rate.final + (1.0 - rate.final) * decay
 

@@ -111,10 +111,14 @@ def open_pairs(folder: Path) -> Pairs:
     return Pairs(tuple(_pair(row) for row in rows), volumes, films)
 
 
-def evidence_of(folder: Path) -> str:
-    """What the volumes are, as their cohort says: `phantom` or `real`."""
+def subject_of(folder: Path) -> dict[str, str]:
+    """What the volumes are, as their cohort says: `evidence` and `trained_on`."""
     about = json.loads((folder / INDEX).read_text())["about"]
-    return str(about["evidence"])
+    evidence = str(about["evidence"])
+    return {
+        "evidence": evidence,
+        "trained_on": "phantoms" if evidence == "phantom" else str(about["title"]),
+    }
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:

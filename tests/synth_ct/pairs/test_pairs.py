@@ -12,7 +12,7 @@ from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.volume import Volume, spacing_mm
 from synth_ct.pairs.arrays import FIELD_MM, Pair, Pairs, drawn, working_affine
-from synth_ct.pairs.disk import PairsRecipe, evidence_of, make_pairs, open_pairs
+from synth_ct.pairs.disk import PairsRecipe, subject_of, make_pairs, open_pairs
 from synth_ct.pairs.make import make_pair
 from synth_ct.phantom import make_phantom
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort
@@ -98,7 +98,7 @@ def test_pairs_come_back_as_they_were_made_with_any_number_of_workers(folder: Pa
     assert alone.rows == shared.rows
     np.testing.assert_array_equal(alone.volumes_NXYZ, shared.volumes_NXYZ)
     np.testing.assert_array_equal(alone.films_NUV, shared.films_NUV)
-    assert evidence_of(folder) == "phantom"
+    assert subject_of(folder) == {"evidence": "phantom", "trained_on": "phantoms"}
     assert sorted(p.name for p in folder.iterdir()) == [
         "films.npy",
         "pairs.json",

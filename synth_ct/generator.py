@@ -1,0 +1,176 @@
+"""Product: a finished generator. Four weights, what made them, and what its volumes should be like.
+
+The folder stands alone and may be moved: weights are hard links to those of the trainings, or
+copies where the file system has none.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import safetensors.numpy
+import torch
+from pydantic import Field, ValidationError, model_validator
+
+from synth_ct.diffusion import SamplerRecipe, demand_match
+from synth_ct.generate import XctDiff
+from synth_ct.kit.artifact import read_record
+from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
+from synth_ct.kit.recipe import Recipe
+from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
+from synth_ct.learners.denoiser import DenoiserRecipe, load_denoiser
+from synth_ct.learners.prior import PriorRecipe, load_prior
+from synth_ct.learners.style import StyleRecipe, load_style
+from synth_ct.pairs.arrays import Pairs
+from synth_ct.quality import QualityReference, reference_of
+
+ABOUT = "generator.json"
+REFERENCE = "quality.safetensors"
+MOST_REFERENCES = 512
+"""Training volumes that a generated one is compared with; of more, these many evenly spread."""
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
+
+
+class GeneratorRecipe(Recipe):
+    """XctDiff: how its four parts are trained and sampled."""
+
+    name: str = Field(min_length=1, pattern=r"^[a-z0-9_.-]+$")
+    """Of the folders below the root."""
+    size: int = Field(ge=32, le=128, multiple_of=4)
+    """Voxels, and pixels, a side."""
+    autoencoder: AutoencoderRecipe
+    prior: PriorRecipe
+    denoiser: DenoiserRecipe
+    style: StyleRecipe
+    sampler: SamplerRecipe
+    micro_batch: int = Field(default=4, ge=1)
+    """Films that go through the networks together."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.prior.sizes.film != self.size:
+            raise ValueError(
+                f"prior.sizes.film is {self.prior.sizes.film} and size {self.size}; make them equal"
+            )
+        channels = {
+            "autoencoder": self.autoencoder.sizes.latent_channels,
+            "prior": self.prior.sizes.latent_channels,
+            "denoiser": self.denoiser.sizes.latent_channels,
+        }
+        if len(set(channels.values())) > 1:
+            raise ValueError(f"latent_channels differ: {channels}; make them equal")
+        demand_match(self.denoiser.diffusion, self.sampler)
+        return self
+
+
+class About(Recipe):
+    """`generator.json`."""
+
+    recipe: GeneratorRecipe
+    evidence: Literal["phantom", "real"]
+    trained_on: str
+    """`phantoms`, or the title of the CT cohort."""
+    scale: Literal["nominal"] = "nominal"
+    """A radiograph has no knowable millimetres; the grid's are a convention."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generator:
+    """What `--model` names."""
+
+    models: XctDiff
+    about: About
+    reference: QualityReference
+    fingerprint: str
+    """Of the weights and recipes: part of every volume's id."""
+
+
+def write_generator(about: About, parts: Iterable[Path], pairs: Pairs, workspace: Path) -> None:
+    """Collect the weights of finished trainings, and measure what volumes should be like."""
+    for folder in parts:
+        for file in sorted(folder.glob("*.safetensors*")):
+            _link(file, workspace / file.name)
+    train = pairs.of("train")
+    some = train[:: -(-len(train) // MOST_REFERENCES)]
+    reference = reference_of(pairs.volumes_NXYZ[some], pairs.films_NUV[some])
+    write_bytes(workspace / REFERENCE, safetensors.numpy.save(reference.to_arrays()))
+    write_text(workspace / ABOUT, about.model_dump_json(indent=1))
+
+
+def _link(file: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)  # from a run that was stopped
+    try:
+        os.link(file, to)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(file, to)
+
+
+def find_generator(path: Path) -> Path:
+    """The folder itself, or the only one below a root's `generator/`."""
+    if (path / ABOUT).exists():
+        return path
+    found = sorted(p.parent for p in path.glob(f"generator/*/{ABOUT}"))
+    found = [p for p in found if not p.name.endswith(".partial")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(f"generator/{p.name}" for p in found)
+        raise ValueError(f"{path} holds several generators ({names}); name one of them")
+    raise ValueError(
+        f"{path} is no generator: neither {ABOUT} nor generator/*/{ABOUT} is there; "
+        "train one, e.g. `synth-ct run tiny --until generator --root ROOT`, and give its ROOT"
+    )
+
+
+def open_generator(path: Path, device: torch.device, *, prior_only: bool = False) -> Generator:
+    """Load a finished generator, every file checked; `prior_only` leaves the diffusion out."""
+    folder = find_generator(path)
+    record = read_record(folder)
+    if record is None:
+        raise ValueError(f"{folder} is not finished (no record.json); run its recipe to the end")
+    for name, sha256 in record.files.items():
+        if sha256_of_file(folder / name) != sha256:
+            raise ValueError(f"{folder / name} was changed after it was written; make it anew")
+    try:
+        about = About.model_validate(json.loads((folder / ABOUT).read_text()))
+    except ValidationError as error:
+        raise ValueError(
+            f"{folder} was written by another version of synth-ct ({error}); make it anew"
+        ) from error
+    return Generator(
+        models=_models(about.recipe, folder, device, prior_only),
+        about=about,
+        reference=_reference(folder / REFERENCE),
+        fingerprint=record.fingerprint,
+    )
+
+
+def _reference(file: Path) -> QualityReference:
+    return QualityReference.from_arrays(safetensors.numpy.load(file.read_bytes()))
+
+
+def _models(
+    recipe: GeneratorRecipe, folder: Path, device: torch.device, prior_only: bool
+) -> XctDiff:
+    if prior_only and recipe.prior.target != "latent":
+        raise ValueError(
+            "prior_only decodes the prior with the autoencoder, and this prior was not taught "
+            f"the autoencoder's latents (prior.target = {recipe.prior.target!r}); "
+            "train one with target `latent`"
+        )
+    return XctDiff(
+        style=load_style(recipe.style, folder, device),
+        prior=load_prior(recipe.prior, folder, device),
+        denoiser=None if prior_only else load_denoiser(recipe.denoiser, folder, device),
+        autoencoder=load_autoencoder(recipe.autoencoder, folder, device),
+        diffusion=recipe.denoiser.diffusion,
+        sampler=recipe.sampler,
+        micro_batch=recipe.micro_batch,
+    )
