@@ -111,6 +111,21 @@ def test_the_losses_of_generators_that_change_nothing(
     torch.testing.assert_close(losses["drr"], expected)
 
 
+def test_discriminators_tell_true_films_from_fakes(films: tuple[np.ndarray, np.ndarray]) -> None:
+    learner, draws = StyleLearner(recipe(), PIXELS, CPU), torch.Generator()
+    batch = style_batches(recipe().training, *films, CPU)(0, 0)
+    learner.losses("generators", batch, draws)
+    losses = learner.losses("discriminators", batch, draws)
+    domains = {
+        "drr": (learner.judge_drr, batch.drr_B1UV, learner.to_drr(batch.real_B1UV)),
+        "real": (learner.judge_real, batch.real_B1UV, learner.to_real(batch.drr_B1UV)),
+    }
+    for name, (judge, true_B1UV, fake_B1UV) in domains.items():
+        expected = ((judge(true_B1UV) - 1).square().mean() + judge(fake_B1UV).square().mean()) / 2
+        torch.testing.assert_close(losses[name], expected)
+    torch.testing.assert_close(losses["total"], losses["drr"] + losses["real"])
+
+
 def test_the_weights_of_cycle_and_identity_are_the_recipes(
     films: tuple[np.ndarray, np.ndarray],
 ) -> None:

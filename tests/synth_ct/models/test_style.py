@@ -87,6 +87,14 @@ def test_the_same_seed_begins_with_the_same_weights() -> None:
     assert all(p.std() < 0.03 for p in first.parameters() if p.ndim == 4)
 
 
+def test_a_block_adds_to_what_it_is_given(random: torch.Generator) -> None:
+    generator = StyleGenerator(StyleSizes(width=4, blocks=2))
+    for layer in generator.modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels == layer.out_channels:
+            nn.init.zeros_(layer.weight)  # only the blocks have such
+    assert generator(torch.rand(1, 1, 32, 32, generator=random)).std() > 1e-3
+
+
 def test_a_generator_can_learn_to_change_nothing(random: torch.Generator) -> None:
     generator = StyleGenerator(StyleSizes(width=8, blocks=2))
     initialise(generator, random)
