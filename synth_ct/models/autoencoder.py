@@ -31,6 +31,8 @@ class AutoencoderSizes(Recipe):
     super_resolution: SuperResolution = "residual"
     """After each trilinear upsampling: a convolution | a residual block. `subpixel`: the finest
     level works at half the resolution, and the last convolution makes eight voxels of each."""
+    fold: bool = False
+    """The encoder's like of `subpixel`: eight voxels come in as the channels of one."""
     reduce_first: bool = False
     """A level's first block, which takes the channels down, before the upsampling, not after."""
     groups: int = Field(default=8, ge=1)
@@ -43,8 +45,10 @@ class AutoencoderSizes(Recipe):
                 f"channels {self.channels} cannot be normalised in {self.groups} groups; "
                 "give one or more levels, each a multiple of groups"
             )
-        if self.super_resolution == "subpixel" and len(self.channels) < 2:
-            raise ValueError("subpixel replaces the last of the upsamplings: give two levels")
+        if (self.fold or self.super_resolution == "subpixel") and len(self.channels) < 2:
+            raise ValueError(
+                "fold and subpixel replace a change of resolution: give two levels"
+            )
         return self
 
 
@@ -102,10 +106,10 @@ class Autoencoder(nn.Module):
 
 def _encoder(sizes: AutoencoderSizes) -> nn.Sequential:
     """CT -> h_BCXYZ: levels of residual blocks, a strided convolution between two levels."""
-    layers: list[nn.Module] = [conv3(3, 1, sizes.channels[0])]
     now = sizes.channels[0]
+    layers = [Folded(), conv3(3, 8, now)] if sizes.fold else [conv3(3, 1, now)]
     for level, channels in enumerate(sizes.channels):
-        if level:
+        if level > sizes.fold:
             layers.append(nn.Conv3d(now, now, kernel_size=2, stride=2))
         layers += _blocks(now, channels, sizes.blocks, sizes.groups)
         now = channels
@@ -120,6 +124,16 @@ def _widened(sizes: AutoencoderSizes) -> list[nn.Module]:
     if sizes.bottleneck is None:
         return []
     return [nn.Conv3d(sizes.bottleneck, sizes.latent_channels, kernel_size=1)]
+
+
+class Folded(nn.Module):
+    """The 2 x 2 x 2 voxels of a cube become eight channels of one: the inverse of `Subvoxels`."""
+
+    def forward(self, ct_B1XYZ: Tensor) -> Tensor:
+        """B, 1, X, Y, Z -> B, 8, X/2, Y/2, Z/2; the channel counts x, y, z in base 2."""
+        batch, _, x, y, z = ct_B1XYZ.shape
+        parts = ct_B1XYZ.reshape(batch, x // 2, 2, y // 2, 2, z // 2, 2)
+        return parts.permute(0, 2, 4, 6, 1, 3, 5).reshape(batch, 8, x // 2, y // 2, z // 2)
 
 
 # ---- decoder -----------------------------------------------------------------------------------
@@ -168,7 +182,7 @@ class Subvoxels(nn.Module):
     """Eight channels of a voxel become the 2 x 2 x 2 voxels inside it."""
 
     def forward(self, x_B8XYZ: Tensor) -> Tensor:
-        """B, 8, X, Y, Z -> B, 1, 2X, 2Y, 2Z; the channel counts x, y, z like digits of base 2."""
+        """B, 8, X, Y, Z -> B, 1, 2X, 2Y, 2Z; the channel counts x, y, z in base 2."""
         batch, _, x, y, z = x_B8XYZ.shape
         parts = x_B8XYZ.reshape(batch, 2, 2, 2, x, y, z).permute(0, 4, 1, 5, 2, 6, 3)
         return parts.reshape(batch, 1, 2 * x, 2 * y, 2 * z)

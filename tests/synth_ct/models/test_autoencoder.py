@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from synth_ct.models.autoencoder import Autoencoder, AutoencoderSizes, Subvoxels
+from synth_ct.models.autoencoder import Autoencoder, AutoencoderSizes, Folded, Subvoxels
 from synth_ct.models.quantizers import QuantiserSizes
 
 KINDS = ("homogeneous", "plain", "fsq", "kl")
@@ -60,11 +60,9 @@ def test_channels_reduced_before_upsampling_halve_the_decoder() -> None:
 
 
 @pytest.mark.parametrize("super_resolution", ["none", "residual", "subpixel"])
-@pytest.mark.parametrize("reduce_first", [False, True])
-def test_each_decoder_gives_back_the_voxels_that_went_in(
-    super_resolution: str, reduce_first: bool
-) -> None:
-    model = small(super_resolution=super_resolution, reduce_first=reduce_first)
+@pytest.mark.parametrize("own", [False, True])
+def test_each_decoder_gives_back_the_voxels_that_went_in(super_resolution: str, own: bool) -> None:
+    model = small(super_resolution=super_resolution, reduce_first=own, fold=own)
     ct = torch.rand(2, 1, 8, 12, 16)
     assert model.embed(ct).shape == (2, 4, 2, 3, 4)
     assert model(ct).ct_B1XYZ.shape == ct.shape
@@ -117,6 +115,11 @@ def test_subvoxels_lie_inside_their_voxel() -> None:
     assert fine.shape == (1, 1, 4, 2, 2)
     assert fine[0, 0, :2].flatten().tolist() == list(range(8))
     assert fine[0, 0, 2:].flatten().tolist() == list(range(10, 18))
+
+
+def test_folding_undoes_subvoxels() -> None:
+    x = torch.rand(2, 8, 3, 4, 5)
+    assert torch.equal(Folded()(Subvoxels()(x)), x)
 
 
 def test_a_volume_that_cannot_be_halved_twice_is_refused() -> None:
