@@ -70,9 +70,9 @@ def epsilon_pair(
     noise_BCXYZ: torch.Tensor,
     u_B: torch.Tensor,
 ) -> TrainingPair:
-    """(alpha_t x + sigma_t eps, t) -> eps, at t = floor(u T); float32 may round u T up to T."""
+    """(alpha_t x + sigma_t eps, t) -> eps, at t = floor(u T)."""
     alpha_T, sigma_T = noise_scales(recipe, u_B.device)
-    place_B = (u_B * recipe.places).long().clamp(max=recipe.places - 1)
+    place_B = (u_B * recipe.places).long()
     alpha_B111, sigma_B111 = (
         per_item(scale_T[place_B], clean_BCXYZ) for scale_T in (alpha_T, sigma_T)
     )

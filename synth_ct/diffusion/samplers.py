@@ -85,13 +85,17 @@ def sample(
 ) -> torch.Tensor:
     """A latent an item of the batch; `prior` is needed where the diffusion starts there."""
     demand_match(diffusion, sampler)
-    start_BCXYZ = start_of(diffusion, draw().float(), prior_BCXYZ)
+
+    def noise() -> torch.Tensor:
+        return draw().float()
+
+    start_BCXYZ = start_of(diffusion, noise(), prior_BCXYZ)
     predict_at = at_one_time(predict, start_BCXYZ)
     if diffusion.objective == "flow":
         return along_flow(sampler, predict_at, start_BCXYZ)
     places = schedule(diffusion)
     if sampler.name == "ddpm":
-        return ddpm_walk(start_BCXYZ, predict_at, uniform(places, sampler.evaluations), draw)
+        return ddpm_walk(start_BCXYZ, predict_at, uniform(places, sampler.evaluations), noise)
     if sampler.name == "heun":
         return heun_in_ratio(start_BCXYZ, predict_at, places, sampler)
     solve = {"ddim": ddim_walk, "dpmpp_2m": dpmpp_2m_walk}[sampler.name]

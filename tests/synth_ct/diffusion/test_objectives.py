@@ -80,3 +80,11 @@ def test_a_flow_from_the_prior_needs_one(latents: tuple[torch.Tensor, ...]) -> N
 def test_what_makes_no_sense_is_refused(asked: dict[str, object], advice: str) -> None:
     with pytest.raises(ValidationError, match=advice):
         DiffusionRecipe.model_validate(asked)
+
+
+@pytest.mark.parametrize("recipe", [EPSILON, FROM_PRIOR])
+def test_a_training_pair_never_looks_at_a_value(recipe: DiffusionRecipe) -> None:
+    """On the meta device tensors have none; on a GPU, looking would stall every step."""
+    clean, noise, prior = torch.ones(3, *SHAPE, device="meta")
+    pair = training_pair(recipe, clean, noise, prior, torch.ones(3, device="meta"))
+    assert pair.noisy_BCXYZ.shape == SHAPE

@@ -5,8 +5,9 @@ import torch
 from pydantic import ValidationError
 
 from synth_ct.diffusion import DiffusionRecipe, SamplerRecipe, sample
+from synth_ct.diffusion.ddpm import Level
 from synth_ct.diffusion.objectives import schedule
-from synth_ct.diffusion.samplers import Predict, Spacing, demand_match, levels
+from synth_ct.diffusion.samplers import Predict, Spacing, demand_match, dpmpp_2m_walk, levels
 
 EPSILON = DiffusionRecipe()
 FLOW = DiffusionRecipe(objective="flow")
@@ -142,8 +143,33 @@ def test_a_network_of_half_precision_is_integrated_in_float32(
         assert z_BCXYZ.dtype == torch.float32
         return linear(z_BCXYZ, time_B).bfloat16()
 
-    z = sample(diffusion, sampler(name, 4), half, lambda: torch.ones(SHAPE))
+    def widened(z_BCXYZ: torch.Tensor, time_B: torch.Tensor) -> torch.Tensor:
+        return half(z_BCXYZ, time_B).float()
+
+    def draw() -> torch.Tensor:
+        return torch.full(SHAPE, 0.3, dtype=torch.float64)
+
+    z, wanted = (sample(diffusion, sampler(name, 4), each, draw) for each in (half, widened))
+    assert torch.equal(z, wanted)
     assert z.dtype == torch.float32
+
+
+def test_dpm_solver_looks_half_a_step_ahead_on_uneven_steps() -> None:
+    """Where x moves evenly with lambda, half a step ahead is the middle of the step."""
+    first, second, third = stops = [Level(0.0, lam) for lam in (-1.0, 0.0, 0.4)]
+    asked = iter(stops)
+
+    def noise(z: torch.Tensor, _: float) -> torch.Tensor:
+        level = next(asked)
+        return (z - level.alpha * level.log_snr) / level.sigma
+
+    def step(z: torch.Tensor, now: Level, then: Level, clean: float) -> torch.Tensor:
+        kept = then.sigma / now.sigma
+        return kept * z + (then.alpha - kept * now.alpha) * clean
+
+    start = torch.ones(2, 1)
+    wanted = step(step(start, first, second, -1.0), second, third, 0.2)
+    torch.testing.assert_close(dpmpp_2m_walk(start, noise, stops), wanted)
 
 
 def test_large_latents_are_not_clipped() -> None:
@@ -177,3 +203,20 @@ def test_a_solver_of_another_diffusion_is_refused(
 def test_a_spacing_that_a_solver_cannot_take_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="choose spacing 'uniform'"):
         sampler(name, 5, "karras")
+
+
+def test_sampling_keeps_no_graph() -> None:
+    weight = torch.ones((), requires_grad=True)
+    z = sample(FLOW, sampler("euler", 2), lambda z, _: z * weight, lambda: torch.ones(SHAPE))
+    assert not z.requires_grad
+
+
+@pytest.mark.parametrize(("diffusion", "name"), SOLVERS)
+def test_a_walk_never_looks_at_a_value(diffusion: DiffusionRecipe, name: str) -> None:
+    """On the meta device tensors have none; on a GPU, looking would stall every step."""
+
+    def draw() -> torch.Tensor:
+        return torch.ones(SHAPE, device="meta")
+
+    z = sample(diffusion, sampler(name, 5), linear, draw)
+    assert z.shape == SHAPE
