@@ -38,6 +38,7 @@ fix: setup
 
 bench: setup  ## tables under docs that are measured; each script says its recipe in its first lines
 	$(BIN)/python benchmarks/drr.py --write docs/results/drr.md
+	$(BIN)/python benchmarks/samplers.py --write docs/results/samplers.md
 	@$(NEED_REAL)
 	$(BIN)/python benchmarks/phantom_tissues.py $(REAL) --write docs/phantom.md
 	$(BIN)/python benchmarks/radiograph_windows.py $(REAL) --write docs/radiographs.md
