@@ -13,6 +13,9 @@ from torch import Tensor, nn
 EPSILON = 1e-6
 """Added to a variance: keeps the gradient of N finite where all values are equal."""
 
+CPU_ROWS, GPU_ROWS, GROUP = 128, 1024, 64
+"""Vectors looked up at a time: 4 MB of scores with 8192 codes, 32 MB on a GPU; codes in a group."""
+
 USED = 0.01
 """A code counts as used where it drew at least this part of a fair share of the vectors."""
 
@@ -24,15 +27,33 @@ def z_score(x: Tensor, dim: int) -> Tensor:
 
 
 @torch.no_grad()
-def nearest_code(z_NC: Tensor, codes_KC: Tensor, rows: int = 256) -> Tensor:
+def nearest_code(z_NC: Tensor, codes_KC: Tensor, rows: int | None = None) -> Tensor:
     """argmax_k (z . c_k - |c_k|^2 / 2), the constant as one more column of the codes.
 
-    Works in blocks of rows that stay in the cache; all distances never exist at once.
+    Works in blocks of rows that stay in the cache; all distances never exist at once. The best of
+    each group of codes comes first: a maximum across vectors is several times faster than argmax.
     """
-    bias_K1 = -0.5 * codes_KC.square().sum(1, keepdim=True)
-    columns_DK = torch.cat([codes_KC, bias_K1], 1).T.contiguous()
+    rows = rows or (GPU_ROWS if z_NC.is_cuda else CPU_ROWS)
+    columns_DK = _interleaved(codes_KC)
     z_ND = F.pad(z_NC, (0, 1), value=1.0)
-    return torch.cat([(block @ columns_DK).argmax(1) for block in z_ND.split(rows)])
+    nearest = []
+    for block_RD in z_ND.split(rows):
+        score_RMG = (block_RD @ columns_DK).view(len(block_RD), GROUP, -1)
+        group_R = score_RMG.amax(1).argmax(1)
+        index_R11 = group_R[:, None, None].expand(-1, GROUP, 1)
+        member_R = score_RMG.gather(2, index_R11)[..., 0].argmax(1)
+        nearest.append(group_R * GROUP + member_R)
+    return torch.cat(nearest)
+
+
+def _interleaved(codes_KC: Tensor) -> Tensor:
+    """Code g M + m, and its -|c|^2 / 2, as column m G + g: a group's members lie G apart."""
+    bias_K1 = -0.5 * codes_KC.square().sum(1, keepdim=True)
+    codes_KD = torch.cat([codes_KC, bias_K1], 1)
+    missing = -len(codes_KD) % GROUP
+    never_D = F.pad(codes_KD.new_full((1,), -torch.inf), (codes_KC.shape[1], 0))
+    codes_KD = torch.cat([codes_KD, never_D.expand(missing, -1)])
+    return codes_KD.view(-1, GROUP, codes_KD.shape[1]).permute(2, 1, 0).flatten(1).contiguous()
 
 
 def straight_through(z: Tensor, q: Tensor) -> Tensor:

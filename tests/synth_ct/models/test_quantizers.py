@@ -53,11 +53,18 @@ def run(quantiser: Quantiser, h_BCXYZ: Tensor) -> Latent:
 # ---- the nearest code --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", [1, 7, 256])
-def test_the_nearest_code_is_that_of_brute_force(rows: int) -> None:
-    z_NC, codes_KC = features(500, 8), 3 * features(300, 8, seed=1) + 2
+@pytest.mark.parametrize("rows", [1, 7, None])
+@pytest.mark.parametrize("codes", [2, 64, 300])
+def test_the_nearest_code_is_that_of_brute_force(rows: int | None, codes: int) -> None:
+    z_NC, codes_KC = features(500, 8), 3 * features(codes, 8, seed=1) + 2
     brute = (z_NC[:, None] - codes_KC[None]).square().sum(2).argmin(1)
     assert torch.equal(nearest_code(z_NC, codes_KC, rows), brute)
+
+
+def test_of_equal_codes_the_first_is_the_nearest() -> None:
+    z_NC, codes_KC = features(200, 8), features(100, 8, seed=1)
+    twice_KC = torch.cat([codes_KC, codes_KC, codes_KC])
+    assert torch.equal(nearest_code(z_NC, twice_KC), nearest_code(z_NC, codes_KC))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -269,9 +276,8 @@ def test_two_processes_restart_the_codes_that_one_does(kind: str) -> None:
     settings = KINDS[kind].model_dump() | {"restart_every": 2, "usage_decay": 0.9}
     alone, first, second = (codebook(**settings) for _ in range(3))
     for step in range(12):
-        for quantiser in (alone, first, second):
+        for quantiser in (alone, first, second, alone):  # a second call does nothing
             quantiser.begin_step(step, seed=3)
-            quantiser.begin_step(step, seed=3)  # the second call of a step does nothing
         halves = clusters(2 * step), clusters(2 * step + 1)
         for half in halves:
             run(alone, half)
