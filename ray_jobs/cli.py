@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ray_jobs import generator_commands
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell
+from ray_jobs.options import CORES, AsJson, Root, Setting, Share, Strict, Workers
 
 if TYPE_CHECKING:
     from ray_jobs.plan import Stage
@@ -25,16 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 works in this one.")]
-Root = Annotated[Path | None, typer.Option(help="Where the artifacts live [runs/RECIPE].")]
-Setting = Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Override: a.b=1.")]
-Share = Annotated[float, typer.Option(help="Share set aside above which the exit code is 4.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit code 3 if anything at all was set aside.")
-]
-CORES = len(os.sched_getaffinity(0))
 
 
 class SourceKind(StrEnum):
@@ -319,10 +311,15 @@ def _make(chosen: "Run", folder: Path, until: "Stage", workers: int, as_json: bo
     tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
 
 
+app.command()(generator_commands.reconstruct)
+app.command()(generator_commands.evaluate)
+
+
 @contextmanager
 def _effort(workers: int) -> Iterator[Callable[[str], "Effort"]]:
     """How fast to work, with a progress bar on stderr for whatever is under way."""
     from synth_ct.kit.effort import Effort
+    from synth_ct.kit.numerics import device
     from synth_ct.kit.progress import Tick, progress
 
     with ExitStack() as bars:
@@ -332,7 +329,7 @@ def _effort(workers: int) -> Iterator[Callable[[str], "Effort"]]:
                 bars.close()  # the one before is finished
                 return bars.enter_context(progress(name, total))
 
-            return Effort(workers=workers, begin=begin)
+            return Effort(workers=workers, device=device(), begin=begin)
 
         yield effort
 

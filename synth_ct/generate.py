@@ -16,7 +16,7 @@ from synth_ct.kit.axes import FilmBatch
 from synth_ct.kit.volume import Volume, to_int16, unwindow
 from synth_ct.learners.denoiser import ConditionedDenoiser
 from synth_ct.models.autoencoder import Autoencoder
-from synth_ct.models.progressive_encoder import ProgressiveEncoder
+from synth_ct.models.progressive_encoder import AuxiliaryDecoder, ProgressiveEncoder
 from synth_ct.pairs.arrays import working_affine
 
 
@@ -29,6 +29,8 @@ class XctDiff:
     prior: ProgressiveEncoder
     denoiser: ConditionedDenoiser | None
     """None decodes the prior itself: the control without diffusion."""
+    prior_decoder: AuxiliaryDecoder | None
+    """Of a prior in coordinates of its own; None where the autoencoder reads it."""
     autoencoder: Autoencoder
     diffusion: DiffusionRecipe
     sampler: SamplerRecipe
@@ -81,7 +83,7 @@ def as_volume(ct_XYZ: Tensor) -> Volume:
 def _batch(models: XctDiff, film_B1UV: FilmBatch, seeds: Sequence[int]) -> Tensor:
     y_BCXYZ = models.prior(film_B1UV.to(models.device)).y_BCXYZ
     if models.denoiser is None:
-        return models.autoencoder.decode(y_BCXYZ)
+        return (models.prior_decoder or models.autoencoder.decode)(y_BCXYZ)
     return models.autoencoder.decode(_latents(models, models.denoiser, y_BCXYZ, seeds))
 
 

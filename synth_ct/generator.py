@@ -24,7 +24,7 @@ from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
 from synth_ct.kit.recipe import Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
 from synth_ct.learners.denoiser import DenoiserRecipe, load_denoiser
-from synth_ct.learners.prior import PriorRecipe, load_prior
+from synth_ct.learners.prior import PriorRecipe, load_auxiliary_decoder, load_prior
 from synth_ct.learners.style import StyleRecipe, load_style
 from synth_ct.pairs.arrays import Pairs
 from synth_ct.quality import QualityReference, reference_of
@@ -159,16 +159,12 @@ def _reference(file: Path) -> QualityReference:
 def _models(
     recipe: GeneratorRecipe, folder: Path, device: torch.device, prior_only: bool
 ) -> XctDiff:
-    if prior_only and recipe.prior.target != "latent":
-        raise ValueError(
-            "prior_only decodes the prior with the autoencoder, and this prior was not taught "
-            f"the autoencoder's latents (prior.target = {recipe.prior.target!r}); "
-            "train one with target `latent`"
-        )
+    own = recipe.prior.target == "ct"
     return XctDiff(
         style=load_style(recipe.style, folder, device),
         prior=load_prior(recipe.prior, folder, device),
         denoiser=None if prior_only else load_denoiser(recipe.denoiser, folder, device),
+        prior_decoder=load_auxiliary_decoder(recipe.prior, folder, device) if own else None,
         autoencoder=load_autoencoder(recipe.autoencoder, folder, device),
         diffusion=recipe.denoiser.diffusion,
         sampler=recipe.sampler,

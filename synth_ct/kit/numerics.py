@@ -20,3 +20,8 @@ def numerics(device: str = "cpu") -> dict[str, str]:
         facts["device"] = torch.cuda.get_device_name()
         facts["cudnn"] = str(torch.backends.cudnn.version())
     return facts
+
+
+def device() -> str:
+    """Where networks run on this machine. What must not run on a CPU says so by itself."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

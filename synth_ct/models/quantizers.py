@@ -48,6 +48,13 @@ class QuantiserSizes(Recipe):
     restart_every: int = Field(default=10, gt=0)
     """Steps between two restarts of dead codes."""
 
+    @property
+    def words(self) -> int | None:
+        """How many different latents a voxel can have; None where they are continuous."""
+        if self.kind == "kl":
+            return None
+        return math.prod(self.levels) if self.kind == "fsq" else self.codes
+
     @field_validator("levels")
     @classmethod
     def _at_least_two(cls, levels: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,255 @@
+"""The paper's tables and figures, answered by what lies below a root."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reports.quoted import by_system, notes, of_table, read_quotes, showing
+from synth_ct.cohort import Cohort
+from synth_ct.evaluation.figures import (
+    Triptych,
+    chosen_cases,
+    reconstruction_figure,
+    style_figure,
+)
+from synth_ct.evaluation.lpips_distance import LocalLpips, local_lpips
+from synth_ct.evaluation.protocols import PROTOCOLS, Scores, Volumes, score
+from synth_ct.evaluation.render import markdown
+from synth_ct.evaluation.table import Pairing, Row, System, compare, summarise
+from synth_ct.generate import restyled
+from synth_ct.generator import Generator, open_generator
+from synth_ct.held_out import HeldOut, autoencoded, sampled, systems
+from synth_ct.kit.artifact import RECORD
+from synth_ct.kit.durable import write_text
+from synth_ct.kit.numerics import device
+from synth_ct.kit.progress import progress
+from synth_ct.kit.statistics import Estimate
+from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
+from synth_ct.pairs.disk import open_pairs
+from synth_ct.pairs.films import framed_films
+from synth_ct.training import recipe_of
+
+PAPER = "Bai et al., XctDiff"
+METRICS = {
+    1: ("psnr", "ssim", "mae_hu", "lpips"),
+    2: ("psnr", "ssim", "mae_hu", "lpips", "code_usage"),
+    3: ("psnr", "ssim", "lpips"),
+}
+SHOWN = 3
+"""Patients in figure 2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked."""
+
+    root: Path
+    """Of a run, or one of its generators."""
+    table: int | None
+    figure: int | None
+    samples: int
+    cases: int | None
+    lpips: Path | None
+    seed: int
+
+    @property
+    def of_the_run(self) -> Path:
+        """Where cohorts lie."""
+        here = self.root.resolve()
+        return here.parent.parent if (here / RECORD).exists() else here
+
+    @property
+    def name(self) -> str:
+        """Of the files of the answer."""
+        return f"table{self.table}" if self.table else f"figure{self.figure}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """For machines and for people."""
+
+    json: dict[str, Any]
+    lines: list[str]
+
+
+def answer(question: Question) -> Answer:
+    """Measure, write below `evaluation/`, and tell."""
+    if question.figure == 4:
+        raise ValueError(
+            "figure 4 shows networks pretrained on the corpus, and this root holds none; "
+            "there are --figure 2 and 3"
+        )
+    out = question.of_the_run / "evaluation"
+    out.mkdir(exist_ok=True)
+    if question.figure:
+        file = out / f"{question.name}.png"
+        FIGURES[question.figure](question, file)
+        return Answer({"rows": [], "paired": [], "figure": str(file)}, [str(file)])
+    assert question.table is not None
+    rows, paired = TABLES[question.table](question)
+    quotes = showing(of_table(read_quotes(), PAPER, str(question.table)), METRICS[question.table])
+    text = markdown(rows, METRICS[question.table], by_system(quotes), notes(quotes))
+    found = {
+        "rows": [row.as_json() for row in rows],
+        "paired": [pairing.as_json() for pairing in paired],
+    }
+    write_text(out / f"{question.name}.md", text)
+    write_text(out / f"{question.name}.json", json.dumps(found, indent=1, allow_nan=False))
+    return Answer(found, [text, f"written to {out / question.name}.md and .json"])
+
+
+def held_out(question: Question) -> HeldOut:
+    """The test part, or as much of it as was asked for."""
+    pairs = open_pairs(question.of_the_run / "cohorts/pairs")
+    numbers = pairs.of("test")[: question.cases]
+    if len(numbers) < 2:
+        raise ValueError(
+            f"{len(numbers)} patients are held out; a mean over them says nothing: "
+            "make the cohort larger"
+        )
+    return HeldOut(pairs=pairs, numbers=numbers, samples=question.samples, seed=question.seed)
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def table1(question: Question) -> tuple[list[Row], list[Pairing]]:
+    """One generator beside what must be beaten and what cannot be."""
+    generator = opened(question.root)
+    held = held_out(question)
+    with progress("volumes", (2 * held.samples + 2) * len(held.numbers)) as tick:
+        made = systems(generator, held, tick)
+    described = {name: _described(name, generator) for name in made}
+    return scored(question, held, made, described, protocols=("hu1500", "x2ct"))
+
+
+def table2(question: Question) -> tuple[list[Row], list[Pairing]]:
+    """Every autoencoder below the root, on the true CT."""
+    held, made, described = held_out(question), {}, {}
+    usage: dict[str, Estimate] = {}
+    folders = sorted(p.parent for p in question.of_the_run.glob(f"autoencoder/*/{RECORD}"))
+    if not folders:
+        raise ValueError(f"no autoencoder is finished below {question.of_the_run}; train some")
+    with progress("reconstructions", len(folders) * len(held.numbers)) as tick:
+        for folder in folders:
+            recipe = recipe_of(folder, AutoencoderRecipe)
+            model = load_autoencoder(recipe, folder, torch.device(device()))
+            rebuilt = autoencoded(model, recipe.sizes.quantiser, held, tick)
+            made[folder.name] = rebuilt.volumes
+            described[folder.name] = System(name=folder.name, views=None, params=weights_of(model))
+            if rebuilt.code_usage is not None:
+                usage[folder.name] = Estimate(rebuilt.code_usage, None, None, None)
+    rows, paired = scored(question, held, made, described)
+    return [
+        row.with_metrics({"code_usage": usage[row.system.name]})
+        if row.system.name in usage
+        else row
+        for row in rows
+    ], paired
+
+
+def table3(question: Question) -> tuple[list[Row], list[Pairing]]:
+    """Every generator below the root, one sample a radiograph."""
+    held = replace(held_out(question), samples=1)
+    folders = sorted(p.parent for p in question.of_the_run.glob(f"generator/*/{RECORD}"))
+    if not folders:
+        raise ValueError(f"no generator is finished below {question.of_the_run}; train some")
+    made, described = {}, {}
+    with progress("volumes", len(folders) * len(held.numbers)) as tick:
+        for folder in folders:
+            generator = opened(folder)
+            made[folder.name] = sampled(generator.models, held, tick).single
+            described[folder.name] = _described(folder.name, generator)
+    return scored(question, held, made, described)
+
+
+def scored(
+    question: Question,
+    held: HeldOut,
+    made: Mapping[str, Volumes],
+    described: Mapping[str, System],
+    protocols: tuple[str, ...] = ("hu1500",),
+) -> tuple[list[Row], list[Pairing]]:
+    """Every system under every protocol; pairs under the first."""
+    lpips: LocalLpips = local_lpips("alexnet", question.lpips, torch.device(device()))
+    absent = {"lpips": lpips.absent} if lpips.measure is None else {}
+    truth, patients = held.truth(), held.patients()
+    rows: list[Row] = []
+    first: dict[str, Scores] = {}
+    for name in protocols:
+        protocol = PROTOCOLS[name]
+        for system, volumes in made.items():
+            scores = score(volumes, truth, protocol, lpips.measure)
+            rows.append(
+                summarise(described[system], protocol, scores, patients, question.seed, absent)
+            )
+            if name == protocols[0]:
+                first[system] = scores
+    return rows, compare(first, PROTOCOLS[protocols[0]], patients, question.seed)
+
+
+def opened(path: Path) -> Generator:
+    """A generator on this machine's device."""
+    return open_generator(path, torch.device(device()))
+
+
+def weights_of(*networks: torch.nn.Module | None) -> int:
+    """How many parameters."""
+    return sum(p.numel() for network in networks if network for p in network.parameters())
+
+
+def _described(system: str, generator: Generator) -> System:
+    """How many films a system reads, and its size."""
+    models = generator.models
+    if system in ("mean_volume", "nearest_case"):
+        return System(name=system, views=1 if system == "nearest_case" else None)
+    if system == "autoencoder_ceiling":
+        return System(name=system, views=None, params=weights_of(models.autoencoder))
+    denoiser = None if system == "prior_only" else models.denoiser
+    return System(name=system, params=weights_of(models.prior, denoiser, models.autoencoder))
+
+
+# ---- figures -----------------------------------------------------------------------------------
+
+
+def figure2(question: Question, file: Path) -> None:
+    """Real radiographs, DRRs of other patients, and the radiographs restyled."""
+    generator, held = opened(question.root), held_out(question)
+    cohort = Cohort.open(question.of_the_run / "cohorts/radiographs")
+    cases = [case for case in cohort.of("test") if case.finding.startswith("NORMAL")][:SHOWN]
+    with progress("radiographs", len(cases)) as tick:
+        films = framed_films(cohort, cases, held.pairs.size, tick)
+    styled = restyled(generator.models, torch.from_numpy(films[:, None]))[:, 0].numpy()
+    rows = [
+        Triptych(
+            name=case.id,
+            real_UV=films[n],
+            drr_UV=held.pairs.films_NUV[held.numbers[n % len(held.numbers)]],
+            styled_UV=styled[n],
+        )
+        for n, case in enumerate(cases)
+    ]
+    style_figure(rows, file)
+
+
+def figure3(question: Question, file: Path) -> None:
+    """The truth and every system in three planes: best, median and worst by PSNR of xctdiff."""
+    generator, held = opened(question.root), held_out(question)
+    with progress("volumes", (2 * held.samples + 2) * len(held.numbers)) as tick:
+        made = systems(generator, held, tick)
+    scores = score(made["xctdiff"], held.truth(), PROTOCOLS["hu1500"])
+    chosen = chosen_cases({case: values["psnr"] for case, values in scores.items()})
+    rule = "best, median and worst of the held-out patients by PSNR of xctdiff"
+    reconstruction_figure(made, held.truth(), chosen, rule, file)
+
+
+TABLES: Mapping[int, Callable[[Question], tuple[list[Row], list[Pairing]]]] = {
+    1: table1,
+    2: table2,
+    3: table3,
+}
+FIGURES: Mapping[int, Callable[[Question, Path], None]] = {2: figure2, 3: figure3}

@@ -1,0 +1,105 @@
+"""The commands of a finished generator: radiographs to CT, and how good it is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, tell
+from ray_jobs.options import AsJson, Seed, Share, Strict
+
+if TYPE_CHECKING:
+    from synth_ct.reconstruct import Made
+
+Model = Annotated[Path, typer.Option(help="A generator, or the root of a run that made one.")]
+
+
+def reconstruct(
+    radiographs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RADIOGRAPH...", help="JPEG, PNG, TIFF or DICOM, and at last OUT."),
+    ],
+    model: Model,
+    samples: Annotated[int, typer.Option(min=1, max=1000, help="Volumes a radiograph.")] = 1,
+    seed: Seed = 0,
+    drr: Annotated[
+        bool, typer.Option("--drr", help="The films are DRRs already: no style transfer.")
+    ] = False,
+    max_quarantine: Share = MAX_QUARANTINE,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """From radiographs to synthetic CT: NIfTI, a three-plane picture and a sidecar each.
+
+    Several samples of a radiograph also give their mean, and a map of where they differ.
+
+    Example: synth-ct reconstruct a.jpeg b.dcm out/ --model runs/tiny --samples 4
+    """
+    import torch
+
+    from synth_ct import reconstruct as stage
+    from synth_ct.generator import open_generator
+    from synth_ct.kit.numerics import device
+    from synth_ct.kit.progress import progress
+
+    *films_at, out = radiographs
+    if not films_at:
+        raise typer.BadParameter("give one radiograph or more, and then the folder to write to")
+    tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
+    generator = open_generator(model, torch.device(device()))
+    films, set_aside = stage.read_films(films_at, generator.about.recipe.size)
+    stage.report(set_aside, out)
+    made = []
+    if films:
+        with progress("volumes", len(films) * samples) as tick:
+            made = stage.reconstruct(
+                generator, films, out, stage.Sampling(samples, seed, drr), tick
+            )
+    about = generator.about
+    lines = [f"{volume.source} -> {out / volume.file}  {said(volume)}" for volume in made]
+    lines += [f"{row.file} set aside: {row.code}, {row.cause}" for row in set_aside]
+    lines.append(
+        f"SYNTHETIC. scale: {about.scale} (a radiograph has no millimetres); "
+        f"trained_on: {about.trained_on}"
+    )
+    result = {
+        "volumes": [stage.as_json(volume) for volume in made],
+        "quarantined": len(set_aside),
+        "out": str(out),
+        "scale": about.scale,
+        "trained_on": about.trained_on,
+    }
+    tell(result, lines, as_json)
+    finish(tolerance.exit_code(len(films_at), len(set_aside), 0), len(set_aside))
+
+
+def said(volume: "Made") -> str:
+    """The verdict in words."""
+    return "accepted" if volume.verdict.accepted else f"not plausible: {volume.verdict.reason}"
+
+
+def evaluate(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", exists=True, help="The root of a run.")],
+    table: Annotated[int | None, typer.Option(min=1, max=3, help="Of the paper.")] = None,
+    figure: Annotated[int | None, typer.Option(min=2, max=4, help="Of the paper.")] = None,
+    samples: Annotated[int, typer.Option(min=1, max=100, help="Volumes a radiograph.")] = 8,
+    cases: Annotated[int | None, typer.Option(min=2, help="At most so many [all].")] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="Trunk weights for LPIPS; without them it is not measured.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The paper's tables and figures, on what was made here and on patients held out.
+
+    Example: synth-ct evaluate runs/tiny --table 1
+    """
+    from ray_jobs.evaluate import Question, answer
+
+    if (table is None) == (figure is None):
+        raise typer.BadParameter("give either --table 1, 2 or 3, or --figure 2, 3 or 4")
+    question = Question(
+        root=root, table=table, figure=figure, samples=samples, cases=cases, lpips=lpips, seed=seed
+    )
+    found = answer(question)
+    tell(found.json, found.lines, as_json)
