@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import inception_v3
+from torchvision.transforms.functional import normalize, resize
 
 from synth_ct.evaluation.extractor import load_extractor, volume_features
 
@@ -61,11 +62,16 @@ def test_torchvisions_inception_gives_2048_features(tmp_path: Path) -> None:
     network = inception_v3(weights=None, init_weights=False)
     torch.save(network.state_dict(), tmp_path / "inception.pth")
     extractor = load_extractor(tmp_path / "inception.pth", CPU)
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.inference_mode():
         both, alone = extractor.embed(images), extractor.embed(images[:1])
+        network.fc = nn.Identity()
+        enlarged = resize((images + 1) / 2, [299, 299], antialias=True)
+        colours = normalize(enlarged, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        expected = network.eval()(colours)
     assert both.shape == (2, 2048)
     torch.testing.assert_close(both[:1], alone)
+    torch.testing.assert_close(both, expected)
 
 
 def test_an_absent_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from synth_ct.evaluation.lpips_distance import local_lpips, lpips_distance
 from synth_ct.models.perceptual import LpipsDistance
@@ -13,31 +12,20 @@ from synth_ct.models.perceptual import LpipsDistance
 CPU = torch.device("cpu")
 
 
-class Halved(LpipsDistance):
-    """Half the mean difference in place of features, so that the sum over slices shows."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.register_buffer("shift_C11", torch.zeros(1))
-
-    def forward(self, a_N1HW: Tensor, b_N1HW: Tensor) -> Tensor:
-        return (a_N1HW - b_N1HW).mean() / 2
-
-
-def test_every_slice_of_three_planes_counts_once() -> None:
+def test_every_slice_of_three_planes_counts_once(halved: LpipsDistance) -> None:
     truth = np.full((40, 2, 6), -1000.0)
     made = truth.copy()
     made[0] = 1500  # one sagittal slice of 40; a fortieth of each other slice
     expected = (1 + 2 * 1 / 40 + 6 * 1 / 40) / 48
-    assert lpips_distance(made, truth, Halved()) == pytest.approx(expected)
+    assert lpips_distance(made, truth, halved) == pytest.approx(expected)
 
 
-def test_strides_begin_half_a_stride_inside() -> None:
+def test_strides_begin_half_a_stride_inside(halved: LpipsDistance) -> None:
     truth = np.full((4, 4, 4), -1000.0)
     made = truth.copy()
     made[2] = 1500
     expected = (1 + 1 / 4 + 1 / 4) / 3
-    assert lpips_distance(made, truth, Halved(), every=4) == pytest.approx(expected)
+    assert lpips_distance(made, truth, halved, every=4) == pytest.approx(expected)
 
 
 def test_without_weights_there_is_no_measure_but_a_reason(

@@ -6,6 +6,7 @@ import pytest
 from synth_ct.evaluation.protocols import PROTOCOLS, score, score_case
 from synth_ct.evaluation.psnr import psnr, psnr_x2ct, psnr_x2ct_slices
 from synth_ct.evaluation.ssim import ssim, ssim_x2ct
+from synth_ct.models.perceptual import LpipsDistance
 
 
 def test_each_name_stands_for_its_metrics() -> None:
@@ -33,3 +34,14 @@ def test_other_cases_or_another_grid_are_refused(truth_XYZ: np.ndarray) -> None:
         score({"a": truth_XYZ}, {"a": truth_XYZ, "b": truth_XYZ}, PROTOCOLS["hu1500"])
     with pytest.raises(ValueError, match="resample"):
         score_case(truth_XYZ[1:], truth_XYZ, PROTOCOLS["hu1500"])
+
+
+def test_lpips_belongs_to_the_protocol_that_says_so(
+    made_XYZ: np.ndarray, truth_XYZ: np.ndarray, halved: LpipsDistance
+) -> None:
+    having = [
+        name
+        for name, protocol in PROTOCOLS.items()
+        if "lpips" in score_case(made_XYZ, truth_XYZ, protocol, halved)
+    ]
+    assert having == ["hu1500"]

@@ -85,8 +85,8 @@ def test_a_perfect_case_makes_psnr_absent_not_infinite() -> None:
 
 
 def test_one_patient_has_a_mean_but_no_interval_and_no_comparison() -> None:
-    lone = {"b": scored()["b"]}
-    assert row(lone).metrics["psnr"] == (23.0, None, None, None)
+    lone = {case: scored()[case] for case in ("a1", "a2")}
+    assert row(lone).metrics["psnr"] == (22.0, None, None, None)
     assert compare({"x": lone, "y": lone}, OURS, PATIENTS, 0) == []
 
 
