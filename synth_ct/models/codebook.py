@@ -43,7 +43,8 @@ def nearest_code(z_NC: Tensor, codes_KC: Tensor, rows: int | None = None) -> Ten
         index_R11 = group_R[:, None, None].expand(-1, GROUP, 1)
         member_R = score_RMG.gather(2, index_R11)[..., 0].argmax(1)
         nearest.append(group_R * GROUP + member_R)
-    return torch.cat(nearest)
+    # Where a vector is infinite, filling columns win; the loss, not an index, is to tell of it.
+    return torch.cat(nearest).clamp(max=len(codes_KC) - 1)
 
 
 def _interleaved(codes_KC: Tensor) -> Tensor:

@@ -67,6 +67,15 @@ def test_of_equal_codes_the_first_is_the_nearest() -> None:
     assert torch.equal(nearest_code(z_NC, twice_KC), nearest_code(z_NC, codes_KC))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_diverged_vector_still_gets_an_index(value: float) -> None:
+    z_NC = features(3, 8)
+    z_NC[:, 0] = value
+    found = nearest_code(z_NC, features(300, 8))
+    assert found.min() >= 0
+    assert found.max() < 300
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers the size of the largest tensor that any operation makes."""
 
