@@ -3,6 +3,8 @@
 What it does not give is assumed; `docs/fidelity.md` lists which.
 """
 
+from typing import Literal
+
 from synth_ct.diffusion import DiffusionRecipe, SamplerRecipe
 from synth_ct.generator import GeneratorRecipe
 from synth_ct.kit.loop import Training
@@ -12,11 +14,13 @@ from synth_ct.learners.autoencoder import Adversary, AutoencoderRecipe
 from synth_ct.learners.denoiser import DenoiserRecipe
 from synth_ct.learners.prior import PriorRecipe
 from synth_ct.learners.style import StyleRecipe
-from synth_ct.models.autoencoder import AutoencoderSizes
+from synth_ct.models.autoencoder import AutoencoderSizes, SuperResolution
 from synth_ct.models.denoiser import DenoiserSizes
 from synth_ct.models.progressive_encoder import PriorSizes
 from synth_ct.models.quantizers import QuantiserSizes
 from synth_ct.models.style import StyleSizes
+
+Book = Literal["homogeneous", "plain"]
 
 
 def paper_generator() -> GeneratorRecipe:
@@ -177,6 +181,59 @@ def tiny_generator() -> GeneratorRecipe:
         ),
         sampler=SamplerRecipe(name="dpmpp_2m", evaluations=8, spacing="karras"),
         micro_batch=2,
+    )
+
+
+# ---- the paper's variations --------------------------------------------------------------------
+
+
+def table2(base: GeneratorRecipe) -> dict[str, AutoencoderRecipe]:
+    """Autoencoders of Table 2, by quantiser, super-resolution, and codes x channels."""
+    homogeneous: Book = "homogeneous"
+    plain: Book = "plain"
+    return {
+        "plain_4096x3": varied(base, plain, 4096, 3, "none"),
+        "plain_8192x3": varied(base, plain, 8192, 3, "none"),
+        "homogeneous_8192x3": varied(base, homogeneous, 8192, 3, "none"),
+        "plain_sr_8192x3": varied(base, plain, 8192, 3, "residual"),
+        "homogeneous_sr_8192x3": varied(base, homogeneous, 8192, 3, "residual"),
+        "homogeneous_sr_4096x8": varied(base, homogeneous, 4096, 8, "residual"),
+        "homogeneous_sr_4096x16": varied(base, homogeneous, 4096, 16, "residual"),
+        "homogeneous_sr_8192x8": varied(base, homogeneous, 8192, 8, "residual"),
+        "homogeneous_sr_8192x16": varied(base, homogeneous, 8192, 16, "residual"),
+    }
+
+
+def table3(base: GeneratorRecipe) -> tuple[GeneratorRecipe, ...]:
+    """Frameworks of Table 3: with and without the progressive encoder and the new autoencoder."""
+    plain = varied(base, "plain", 8192, base.prior.sizes.latent_channels, "none")
+    flat = changed(base.prior, sizes=changed(base.prior.sizes, progressive=False))
+    return (
+        changed(base, name="framework_both"),
+        changed(base, name="framework_none", autoencoder=plain, prior=flat),
+        changed(base, name="framework_prior", autoencoder=plain),
+        changed(base, name="framework_autoencoder", prior=flat),
+    )
+
+
+def varied(
+    base: GeneratorRecipe,
+    kind: Book,
+    codes: int,
+    channels: int,
+    super_resolution: SuperResolution,
+) -> AutoencoderRecipe:
+    """The autoencoder with another codebook and another end of its decoder."""
+    sizes = base.autoencoder.sizes
+    quantiser = changed(sizes.quantiser, kind=kind, codes=codes)
+    return changed(
+        base.autoencoder,
+        sizes=changed(
+            sizes,
+            latent_channels=channels,
+            quantiser=quantiser,
+            super_resolution=super_resolution,
+        ),
     )
 
 

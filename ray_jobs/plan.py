@@ -31,7 +31,8 @@ class Step:
     stage: Stage
     recipe: Recipe
     """Everything that changes what is in the folder, nothing else."""
-    make: Make
+    make: Make | None
+    """None: real data, which a person ingests before the run."""
     inputs: tuple["Step", ...] = ()
     gpus: float = 0
     """GPUs it holds while it runs; without them it waits, it never falls back."""
@@ -55,6 +56,8 @@ def until(steps: Sequence[Step], stage: Stage) -> list[Step]:
 
 def wanted_record(step: Step, root: Path) -> Record | None:
     """What the folder would hold, or None while an input is not finished."""
+    if step.make is None:
+        return _ingested(step, root)
     prints: dict[str, str] = {}
     for source in step.inputs:
         record = read_record(root / source.name)
@@ -62,6 +65,21 @@ def wanted_record(step: Step, root: Path) -> Record | None:
             return None
         prints[source.name] = record.fingerprint
     return Record(kind=step.name, recipe=step.recipe.model_dump(mode="json"), inputs=prints)
+
+
+def _ingested(step: Step, root: Path) -> Record | None:
+    """What was ingested, if it is by the importer and seed the recipe names."""
+    found = read_record(root / step.name)
+    if found is None:
+        return None
+    asked = step.recipe.model_dump(mode="json")
+    was = {field: found.recipe.get(field) for field in asked}
+    if was != asked:
+        raise ValueError(
+            f"{root / step.name} was ingested as {was}, and the recipe asks for {asked}; "
+            "ingest it anew, or choose another root"
+        )
+    return found
 
 
 def inspect(steps: Sequence[Step], root: Path) -> list[Result]:
@@ -82,17 +100,24 @@ def run(steps: Sequence[Step], root: Path, effort: Callable[[str], Effort]) -> l
     Everything is inspected before anything is made, so that a changed recipe is refused at once
     and not after an hour of work.
     """
-    inspect(steps, root)
-    for step in steps:
-        _demand_gpus(step)
+    for step, found in zip(steps, inspect(steps, root), strict=True):
+        if found.status == "missing":
+            _demand_possible(step, root)
     return [_make(step, root, effort(step.name)) for step in steps]
 
 
-def _demand_gpus(step: Step) -> None:
+def _demand_possible(step: Step, root: Path) -> None:
+    """What this machine cannot make, and what nobody but a person can bring, is said at once."""
+    if step.make is None:
+        importer = step.recipe.model_dump()["importer"]
+        raise ValueError(
+            f"{root / step.name} is real data, and only you have it: "
+            f"synth-ct ingest {importer} SRC {root / step.name}"
+        )
     if step.gpus > torch.cuda.device_count():
         raise ValueError(
             f"{step.name} needs {step.gpus:g} GPU and this machine has "
-            f"{torch.cuda.device_count()}; run it where there is one, or see what can be made "
+            f"{torch.cuda.device_count()}; run it where there is one, or make what can be made "
             "here with --until cohorts"
         )
 
@@ -104,7 +129,7 @@ def _make(step: Step, root: Path, effort: Effort) -> Result:
         raise ValueError(f"{step.name} needs {', '.join(missing)}, not finished under {root}")
     folder, begun = root / step.name, time.monotonic()
     status: Status = "done"
-    if not is_done(folder, wanted):
+    if step.make is not None and not is_done(folder, wanted):
         status = "made"
         logger.info("%s: making", step.name)
         with publish(folder, wanted) as workspace:

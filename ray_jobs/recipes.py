@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,26 +10,38 @@ import tomli_w
 from pydantic import Field, ValidationError
 
 from ray_jobs.generators import (
+    paper_generator,
     small_cpu_generator,
     small_generator,
+    table2,
+    table3,
     tiny_generator,
 )
 from synth_ct.generator import GeneratorRecipe
 from synth_ct.kit.recipe import NOTHING, Recipe, changed
+from synth_ct.learners.autoencoder import AutoencoderRecipe
 from synth_ct.phantom.chest_xray import Twin
 from synth_ct.phantom.recipe import PhantomCohort
+
+
+class Ingested(Recipe):
+    """A cohort of real data, which `synth-ct ingest` puts below the root before the run."""
+
+    importer: str
+    seed: int = Field(default=0, ge=0)
+    """Of the division by patient, as given to `ingest`."""
 
 
 class Cohorts(Recipe):
     """What everything is made from. Families differ: pretrained on A, fine-tuned on B."""
 
-    ct: PhantomCohort
+    ct: PhantomCohort | Ingested
     """CT the generator learns from."""
-    chest_xray: Twin
-    """Radiographs of other patients, made to look unlike DRRs."""
-    bcv: PhantomCohort
+    radiographs: Twin | Ingested
+    """Of other patients. Phantoms' films are made to look unlike DRRs."""
+    bcv: PhantomCohort | Ingested
     """Labelled abdomens, 13 organs."""
-    spleen: PhantomCohort
+    spleen: PhantomCohort | Ingested
     """Labelled abdomens, spleen only."""
 
 
@@ -44,6 +56,10 @@ class Run(Recipe):
     """Each training needs; without them it is refused, never done on a CPU instead."""
     cohorts: Cohorts
     generator: GeneratorRecipe
+    variations: Mapping[str, AutoencoderRecipe] = Field(default_factory=dict)
+    """Further autoencoders on the same pairs, by name: Table 2."""
+    ablations: tuple[GeneratorRecipe, ...] = ()
+    """Further generators on the same pairs: Table 3."""
 
 
 def tiny() -> Run:
@@ -68,18 +84,49 @@ def small_cpu() -> Run:
     return changed(small(), name="small_cpu", generator=generator)
 
 
+def paper() -> Run:
+    """The papers' data, sizes, steps and rates: LIDC-IDRI, ChestXray2017, BCV, MSD Spleen; GPUs."""
+    cohorts = Cohorts(
+        ct=Ingested(importer="lidc"),
+        radiographs=Ingested(importer="chest-xray2017"),
+        bcv=Ingested(importer="bcv"),
+        spleen=Ingested(importer="msd-spleen"),
+    )
+    return Run(
+        name="paper",
+        evidence="real",
+        seed=0,
+        gpus=1,
+        cohorts=cohorts,
+        generator=paper_generator(),
+    )
+
+
+def paper_table2() -> Run:
+    """`paper`, and every autoencoder of the paper's Table 2."""
+    return changed(paper(), name="paper_table2", variations=table2(paper_generator()))
+
+
+def paper_table3() -> Run:
+    """`paper`, and every framework of the paper's Table 3."""
+    both, *others = table3(paper_generator())
+    return changed(paper(), name="paper_table3", generator=both, ablations=tuple(others))
+
+
 def phantom_cohorts(*, size: int, patients: int, radiographs: int) -> Cohorts:
     """Everything made from phantoms."""
     labelled = max(10, patients // 25)
     return Cohorts(
         ct=PhantomCohort(kind="chest", family="A", count=patients, size=size, seed=1),
-        chest_xray=Twin(count=radiographs, size=size, seed=2),
+        radiographs=Twin(count=radiographs, size=size, seed=2),
         bcv=PhantomCohort(kind="abdomen", family="B", count=labelled, size=size, seed=3),
         spleen=PhantomCohort(kind="spleen", family="B", count=labelled, size=size, seed=4),
     )
 
 
-RECIPES: dict[str, Callable[[], Run]] = {f.__name__: f for f in (tiny, small, small_cpu)}
+RECIPES: dict[str, Callable[[], Run]] = {
+    f.__name__: f for f in (tiny, small, small_cpu, paper, paper_table2, paper_table3)
+}
 
 
 # ---- recipes as text ---------------------------------------------------------------------------
@@ -109,6 +156,8 @@ def _spelled_out(value: Any) -> Any:
     """`none` for None, at any depth."""
     if isinstance(value, dict):
         return {name: _spelled_out(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_spelled_out(each) for each in value]
     return NOTHING if value is None else value
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ray_jobs.plan import Make, Step
-from ray_jobs.recipes import Run
+from ray_jobs.recipes import Ingested, Run
 from synth_ct.cohort import Cohort
 from synth_ct.cohort.gather import gather
 from synth_ct.generator import About, GeneratorRecipe, write_generator
@@ -75,38 +75,71 @@ def collect(
 def steps_of(run: Run) -> list[Step]:
     """Every step of a run, inputs before what is made from them."""
     cohorts = run.cohorts
-    twin = Step(
-        name="cohorts/chest_xray", stage="cohorts", recipe=cohorts.chest_xray, make=make_twin
-    )
-    radiographs = Step(
-        name="cohorts/radiographs",
-        stage="cohorts",
-        recipe=Import(importer="chest-xray2017", seed=run.seed),
-        make=import_twin,
-        inputs=(twin,),
-    )
-    phantoms = [
-        Step(name=f"cohorts/{name}", stage="cohorts", recipe=recipe, make=make_phantoms)
-        for name, recipe in (("ct", cohorts.ct), ("bcv", cohorts.bcv), ("spleen", cohorts.spleen))
-    ]
-    return [*phantoms, twin, radiographs, *generator_steps(run, phantoms[0], radiographs)]
-
-
-def generator_steps(run: Run, ct: Step, radiographs: Step) -> list[Step]:
-    """XctDiff: pairs, four trainings, and the generator they make up."""
-    recipe, gpus = run.generator, run.gpus
-
-    def trained(kind: str, part: Recipe, make: Make, *inputs: Step) -> Step:
-        name = f"{kind}/{recipe.name}"
-        return Step(name=name, stage="generator", recipe=part, make=make, inputs=inputs, gpus=gpus)
-
+    named = {"ct": cohorts.ct, "bcv": cohorts.bcv, "spleen": cohorts.spleen}
+    volumes = {name: _cohort(name, recipe) for name, recipe in named.items()}
+    films = _radiographs(run)
     pairs = Step(
         name=PAIRS,
         stage="cohorts",
-        recipe=PairsRecipe(size=recipe.size),
+        recipe=PairsRecipe(size=run.generator.size),
         make=make_pairs_step,
-        inputs=(ct,),
+        inputs=(volumes["ct"],),
     )
+    generators = [
+        step
+        for recipe in (run.generator, *run.ablations)
+        for step in generator_steps(recipe, run, pairs, films[-1])
+    ]
+    variations = [
+        _trained("autoencoder", name, recipe, autoencoder_stage, run.gpus, pairs)
+        for name, recipe in run.variations.items()
+    ]
+    return [*volumes.values(), *films, pairs, *generators, *variations]
+
+
+def _cohort(name: str, recipe: PhantomCohort | Ingested) -> Step:
+    if isinstance(recipe, Ingested):
+        return _ingested(name, recipe)
+    return Step(name=f"cohorts/{name}", stage="cohorts", recipe=recipe, make=make_phantoms)
+
+
+def _ingested(name: str, recipe: Ingested) -> Step:
+    return Step(name=f"cohorts/{name}", stage="cohorts", recipe=recipe, make=None)
+
+
+def _radiographs(run: Run) -> list[Step]:
+    """The radiographs, last; a twin's tree of JPEGs before them."""
+    recipe = run.cohorts.radiographs
+    if isinstance(recipe, Ingested):
+        return [_ingested("radiographs", recipe)]
+    twin = Step(name="cohorts/chest_xray", stage="cohorts", recipe=recipe, make=make_twin)
+    importer = Import(importer="chest-xray2017", seed=run.seed)
+    name = "cohorts/radiographs"
+    return [
+        twin,
+        Step(name=name, stage="cohorts", recipe=importer, make=import_twin, inputs=(twin,)),
+    ]
+
+
+def _trained(kind: str, name: str, recipe: Recipe, make: Make, gpus: float, *inputs: Step) -> Step:
+    return Step(
+        name=f"{kind}/{name}",
+        stage="generator",
+        recipe=recipe,
+        make=make,
+        inputs=inputs,
+        gpus=gpus,
+    )
+
+
+def generator_steps(
+    recipe: GeneratorRecipe, run: Run, pairs: Step, radiographs: Step
+) -> list[Step]:
+    """XctDiff: four trainings, and the generator they make up."""
+
+    def trained(kind: str, part: Recipe, make: Make, *inputs: Step) -> Step:
+        return _trained(kind, recipe.name, part, make, run.gpus, *inputs)
+
     autoencoder = trained("autoencoder", recipe.autoencoder, autoencoder_stage, pairs)
     taught_by = (autoencoder,) if recipe.prior.target == "latent" else ()
     prior = trained("prior", recipe.prior, prior_stage, pairs, *taught_by)
@@ -121,4 +154,4 @@ def generator_steps(run: Run, ct: Step, radiographs: Step) -> list[Step]:
         make=collect,
         inputs=(pairs, *parts),
     )
-    return [pairs, *parts, generator]
+    return [*parts, generator]

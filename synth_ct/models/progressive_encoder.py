@@ -38,6 +38,8 @@ class PriorSizes(Recipe):
     """A codebook of the prior's own, like the autoencoder's. None regresses the latent itself, the
     mean over all CTs that fit the film: it shrinks where the film says little, which a denoiser can
     read and no code of a normalised book can say."""
+    progressive: bool = True
+    """Shape, then anatomy. False lays the film's channels out as depth and convolves once."""
     back_projection: bool = False
     """Show the anatomy stage the film, smeared back along its rays."""
     source_mm: float = Field(default=850.0, gt=0)
@@ -91,7 +93,7 @@ class ProgressiveEncoder(nn.Module):
         super().__init__()
         self.sizes = sizes
         self.shape = ShapeStage(sizes.channels, sizes.blocks)
-        self.lift = Lift(sizes.depth)
+        self.lift = Lift(sizes.depth, mlps=2 if sizes.progressive else 0)
         self.back_projection = (
             BackProjection(sizes.depth, sizes.field_mm / sizes.source_mm)
             if sizes.back_projection
@@ -100,7 +102,10 @@ class ProgressiveEncoder(nn.Module):
         width = sizes.anatomy_channels
         self.anatomy = nn.Sequential(
             conv3(3, sizes.features + sizes.back_projection, width),
-            *(ResidualBlock(3, width, width) for _ in range(sizes.anatomy_blocks)),
+            *(
+                ResidualBlock(3, width, width)
+                for _ in range(sizes.anatomy_blocks if sizes.progressive else 0)
+            ),
             group_norm(width),
             nn.SiLU(),
             conv3(3, width, sizes.latent_channels),
@@ -176,14 +181,14 @@ class Attention(nn.Module):
 class Lift(nn.Module):
     """Channels -> depth: v + MLP(norm(v)), twice, along each ray and along nothing else."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, mlps: int = 2) -> None:
         super().__init__()
         self.depth = depth
         self.mlps = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(depth), nn.Linear(depth, depth), nn.GELU(), nn.Linear(depth, depth)
             )
-            for _ in range(2)
+            for _ in range(mlps)
         )
 
     def forward(self, c_BCUV: Tensor) -> Tensor:

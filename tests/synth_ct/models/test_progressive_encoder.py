@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from synth_ct.kit.recipe import changed
 from synth_ct.kit.volume import Volume, centred_affine
 from synth_ct.models.progressive_encoder import (
     Attention,
@@ -191,3 +192,11 @@ def test_a_prior_without_a_quantiser_may_say_how_sure_it_is(film: Tensor) -> Non
     prior = seeded(SMALL)(film)
     assert prior.loss == 0
     assert prior.y_BCXYZ.std(1).std() > 1e-3
+
+
+def test_without_its_stages_the_film_is_laid_out_as_depth_and_convolved_once() -> None:
+    stages, flat = (ProgressiveEncoder(changed(SMALL, progressive=p)) for p in (True, False))
+    assert list(flat.lift.parameters()) == []
+    convolutions = [m for m in flat.anatomy.modules() if isinstance(m, nn.Conv3d)]
+    assert len(convolutions) == 2
+    assert len(list(stages.anatomy.parameters())) > len(list(flat.anatomy.parameters()))
