@@ -94,21 +94,41 @@ def test_another_batchs_fakes_are_not_judged(films: tuple[np.ndarray, np.ndarray
         learner.losses("discriminators", batches(0, 0), draws)
 
 
-class Unchanging(nn.Module):
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
     def forward(self, film: torch.Tensor) -> torch.Tensor:
-        return film
+        return self.factor * film
 
 
-def test_the_losses_of_generators_that_change_nothing(
+def test_the_losses_of_generators_that_undo_each_other(
     films: tuple[np.ndarray, np.ndarray],
 ) -> None:
     learner = StyleLearner(recipe(), PIXELS, CPU)
-    learner.to_drr = learner.to_real = Unchanging()  # type: ignore[assignment]
-    batch = style_batches(recipe().training, *films, CPU)(0, 0)
+    learner.to_drr, learner.to_real = Times(0.5), Times(2.0)  # type: ignore[assignment]
+    real, drr = batch = style_batches(recipe().training, *films, CPU)(0, 0)
     losses = learner.losses("generators", batch, torch.Generator())
-    assert losses["cycle"] == losses["identity"] == 0
-    expected = (learner.judge_drr(batch.real_B1UV) - 1).square().mean()
-    torch.testing.assert_close(losses["drr"], expected)
+    assert losses["cycle"] == 0
+    torch.testing.assert_close(losses["identity"], 0.5 * drr.abs().mean() + real.abs().mean())
+    for name, judge, fake in (
+        ("drr", learner.judge_drr, real / 2),
+        ("real", learner.judge_real, drr * 2),
+    ):
+        torch.testing.assert_close(losses[name], (judge(fake) - 1).square().mean())
+
+
+def test_weights_begin_as_the_seed_has_them() -> None:
+    first, again = (StyleLearner(recipe(), PIXELS, CPU) for _ in range(2))
+    other = StyleLearner(recipe(training={"seed": 2}), PIXELS, CPU)
+    w1, w2, w3, back = (
+        next(network.parameters())
+        for network in (first.to_drr, again.to_drr, other.to_drr, first.to_real)
+    )
+    assert torch.equal(w1, w2)
+    assert not torch.equal(w1, w3)
+    assert not torch.equal(w1, back)
 
 
 def test_discriminators_tell_true_films_from_fakes(films: tuple[np.ndarray, np.ndarray]) -> None:
