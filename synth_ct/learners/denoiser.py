@@ -83,8 +83,9 @@ class ConditionedDenoiser(nn.Module):
             self.register_buffer(f"{what}_sd", torch.ones(sizes.latent_channels, 1, 1, 1))
 
     def forward(self, z_BCXYZ: Tensor, time_B: Tensor, prior_BCXYZ: Tensor) -> Tensor:
-        """What is to be predicted; latent and prior are standardised."""
-        predicted_BCXYZ: Tensor = self.denoiser(z_BCXYZ, time_B, prior_BCXYZ)
+        """What is to be predicted, in the denoiser's own precision; all is standardised."""
+        dtype = self.denoiser.last_norm.weight.dtype
+        predicted_BCXYZ: Tensor = self.denoiser(z_BCXYZ.to(dtype), time_B, prior_BCXYZ.to(dtype))
         return predicted_BCXYZ
 
     def take_scales(self, latent: Scale, prior: Scale) -> None:

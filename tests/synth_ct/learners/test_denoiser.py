@@ -195,6 +195,14 @@ def test_priors_are_those_of_the_films_in_order() -> None:
     assert not priors.requires_grad
 
 
+def test_a_denoiser_of_half_precision_takes_what_a_full_one_takes(random: torch.Generator) -> None:
+    model = ConditionedDenoiser(SIZES)
+    model.denoiser.to(torch.bfloat16)
+    z, prior = batch_of(random)
+    assert model(z, torch.zeros(2), prior).dtype == torch.bfloat16
+    assert model.standardise(z).dtype == torch.float32
+
+
 # ---- the loss ----------------------------------------------------------------------------------
 
 
