@@ -71,7 +71,7 @@ def test_torchvisions_inception_gives_2048_features(tmp_path: Path) -> None:
         expected = network.eval()(colours)
     assert both.shape == (2, 2048)
     torch.testing.assert_close(both[:1], alone)
-    torch.testing.assert_close(both, expected)
+    torch.testing.assert_close(both, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().mean()))
 
 
 def test_an_absent_file_and_a_foreign_one_are_refused(tmp_path: Path) -> None:
