@@ -7,16 +7,12 @@ six deviations below a mean share would else allow nothing at all.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
-from safetensors.numpy import load as from_safetensors
-from safetensors.numpy import save as to_safetensors
 
 from synth_ct.kit.axes import FilmArray, HuArray
-from synth_ct.kit.durable import write_bytes
 from synth_ct.quality.look import (
     CELL_HU,
     CELLS,
@@ -95,15 +91,6 @@ class QualityReference:
             "least_gain": np.array([self.least_gain]),
             "least_distance_hu": np.array([self.least_distance_hu]),
         }
-
-    def save(self, path: Path) -> str:
-        """Write it as safetensors, atomically; returns the file's sha256."""
-        return write_bytes(path, to_safetensors(self.to_arrays()))
-
-    @classmethod
-    def load(cls, path: Path) -> "QualityReference":
-        """The inverse of `save`."""
-        return cls.from_arrays(from_safetensors(path.read_bytes()))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, ndarray]) -> "QualityReference":
