@@ -31,8 +31,11 @@ class AutoencoderSizes(Recipe):
     super_resolution: SuperResolution = "residual"
     """After each trilinear upsampling: a convolution | a residual block. `subpixel`: the finest
     level works at half the resolution, and the last convolution makes eight voxels of each."""
-    fold: bool = False
-    """The encoder's like of `subpixel`: eight voxels come in as the channels of one."""
+    fold: int = Field(default=0, ge=0)
+    """Halvings before the first level and doublings after the last that cost nothing: each makes
+    eight voxels the channels of one, or back."""
+    normalise_ends: bool = True
+    """Norm and SiLU around the latent and before the voxels; without, grey levels pass unscaled."""
     reduce_first: bool = False
     """A level's first block, which takes the channels down, before the upsampling, not after."""
     groups: int = Field(default=8, ge=1)
@@ -45,10 +48,8 @@ class AutoencoderSizes(Recipe):
                 f"channels {self.channels} cannot be normalised in {self.groups} groups; "
                 "give one or more levels, each a multiple of groups"
             )
-        if (self.fold or self.super_resolution == "subpixel") and len(self.channels) < 2:
-            raise ValueError(
-                "fold and subpixel replace a change of resolution: give two levels"
-            )
+        if self.super_resolution == "subpixel" and len(self.channels) < 2:
+            raise ValueError("subpixel replaces the last of the upsamplings: give two levels")
         return self
 
 
@@ -67,7 +68,7 @@ class Autoencoder(nn.Module):
         self.encoder = _encoder(sizes)
         self.quantiser = build_quantiser(sizes.quantiser, sizes.latent_channels)
         self.decoder = _decoder(sizes)
-        self.downsampling = 2 ** (len(sizes.channels) - 1)
+        self.downsampling = 2 ** (len(sizes.channels) - 1 + sizes.fold)
 
     def forward(self, ct_B1XYZ: Tensor, generator: torch.Generator | None = None) -> Reconstruction:
         """The training path; the gradient of the reconstruction reaches the encoder."""
@@ -107,13 +108,14 @@ class Autoencoder(nn.Module):
 def _encoder(sizes: AutoencoderSizes) -> nn.Sequential:
     """CT -> h_BCXYZ: levels of residual blocks, a strided convolution between two levels."""
     now = sizes.channels[0]
-    layers = [Folded(), conv3(3, 8, now)] if sizes.fold else [conv3(3, 1, now)]
+    layers: list[nn.Module] = [Folded() for _ in range(sizes.fold)]
+    layers.append(conv3(3, 8**sizes.fold, now))
     for level, channels in enumerate(sizes.channels):
-        if level > sizes.fold:
+        if level:
             layers.append(nn.Conv3d(now, now, kernel_size=2, stride=2))
         layers += _blocks(now, channels, sizes.blocks, sizes.groups)
         now = channels
-    return nn.Sequential(*layers, *_output(now, _narrow(sizes), sizes.groups), *_widened(sizes))
+    return nn.Sequential(*layers, *_end(sizes, now, _narrow(sizes)), *_widened(sizes))
 
 
 def _narrow(sizes: AutoencoderSizes) -> int:
@@ -129,11 +131,12 @@ def _widened(sizes: AutoencoderSizes) -> list[nn.Module]:
 class Folded(nn.Module):
     """The 2 x 2 x 2 voxels of a cube become eight channels of one: the inverse of `Subvoxels`."""
 
-    def forward(self, ct_B1XYZ: Tensor) -> Tensor:
-        """B, 1, X, Y, Z -> B, 8, X/2, Y/2, Z/2; the channel counts x, y, z in base 2."""
-        batch, _, x, y, z = ct_B1XYZ.shape
-        parts = ct_B1XYZ.reshape(batch, x // 2, 2, y // 2, 2, z // 2, 2)
-        return parts.permute(0, 2, 4, 6, 1, 3, 5).reshape(batch, 8, x // 2, y // 2, z // 2)
+    def forward(self, x_BCXYZ: Tensor) -> Tensor:
+        """B, C, X, Y, Z -> B, 8 C, X/2, Y/2, Z/2; x, y, z count in base 2."""
+        batch, channels, x, y, z = x_BCXYZ.shape
+        parts = x_BCXYZ.reshape(batch, channels, x // 2, 2, y // 2, 2, z // 2, 2)
+        parts = parts.permute(0, 1, 3, 5, 7, 2, 4, 6)
+        return parts.reshape(batch, 8 * channels, x // 2, y // 2, z // 2)
 
 
 # ---- decoder -----------------------------------------------------------------------------------
@@ -143,7 +146,9 @@ def _decoder(sizes: AutoencoderSizes) -> nn.Sequential:
     """z_BCXYZ -> CT: a level of residual blocks, an upsampling, the next finer level."""
     finest_first, groups = sizes.channels, sizes.groups
     now = finest_first[-1]
-    layers = [*_narrowed(sizes), conv3(3, _narrow(sizes), now), *_output(now, now, groups)]
+    layers = [*_narrowed(sizes), conv3(3, _narrow(sizes), now)]
+    if sizes.normalise_ends:
+        layers += _output(now, now, groups)
     for level in reversed(range(len(finest_first))):
         channels = finest_first[level]
         blocks = _blocks(now, channels, sizes.blocks + 1, groups)
@@ -155,9 +160,9 @@ def _decoder(sizes: AutoencoderSizes) -> nn.Sequential:
         else:
             layers += blocks
         now = channels
-    if sizes.super_resolution == "subpixel":
-        return nn.Sequential(*layers, *_output(now, 8, groups), Subvoxels())
-    return nn.Sequential(*layers, *_output(now, 1, groups))
+    folds = sizes.fold + (sizes.super_resolution == "subpixel")
+    voxels = [Subvoxels() for _ in range(folds)]
+    return nn.Sequential(*layers, *_end(sizes, now, 8**folds), *voxels)
 
 
 def _narrowed(sizes: AutoencoderSizes) -> list[nn.Module]:
@@ -181,11 +186,12 @@ def _upsampling(sizes: AutoencoderSizes, channels: int) -> nn.Sequential:
 class Subvoxels(nn.Module):
     """Eight channels of a voxel become the 2 x 2 x 2 voxels inside it."""
 
-    def forward(self, x_B8XYZ: Tensor) -> Tensor:
-        """B, 8, X, Y, Z -> B, 1, 2X, 2Y, 2Z; the channel counts x, y, z in base 2."""
-        batch, _, x, y, z = x_B8XYZ.shape
-        parts = x_B8XYZ.reshape(batch, 2, 2, 2, x, y, z).permute(0, 4, 1, 5, 2, 6, 3)
-        return parts.reshape(batch, 1, 2 * x, 2 * y, 2 * z)
+    def forward(self, x_BCXYZ: Tensor) -> Tensor:
+        """B, 8 C, X, Y, Z -> B, C, 2X, 2Y, 2Z; x, y, z count in base 2."""
+        batch, eightfold, x, y, z = x_BCXYZ.shape
+        parts = x_BCXYZ.reshape(batch, eightfold // 8, 2, 2, 2, x, y, z)
+        parts = parts.permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return parts.reshape(batch, eightfold // 8, 2 * x, 2 * y, 2 * z)
 
 
 # ---- both --------------------------------------------------------------------------------------
@@ -194,6 +200,13 @@ class Subvoxels(nn.Module):
 def _blocks(in_channels: int, channels: int, count: int, groups: int) -> list[nn.Module]:
     first = ResidualBlock(3, in_channels, channels, groups)
     return [first, *(ResidualBlock(3, channels, channels, groups) for _ in range(count - 1))]
+
+
+def _end(sizes: AutoencoderSizes, in_channels: int, out_channels: int) -> list[nn.Module]:
+    """The last layers of encoder and decoder."""
+    if sizes.normalise_ends:
+        return _output(in_channels, out_channels, sizes.groups)
+    return [conv3(3, in_channels, out_channels)]
 
 
 def _output(in_channels: int, out_channels: int, groups: int) -> list[nn.Module]:

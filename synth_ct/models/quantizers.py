@@ -274,6 +274,10 @@ def mixed_radix(number_NC: Tensor, levels_C: Tensor) -> Tensor:
     return (number_NC.long() * places_C).sum(1)
 
 
+FIRST_LOG_VARIANCE = -6.0
+"""Noise of a Gaussian latent before training, e^-3; as large as the signal, it would hide it."""
+
+
 class GaussianQuantiser(nn.Module):
     """KL autoencoder: no codes; the latent is a Gaussian near N(0, 1), kept as its mean."""
 
@@ -281,6 +285,8 @@ class GaussianQuantiser(nn.Module):
         super().__init__()
         self.latent_channels = channels
         self.moments = nn.Conv3d(channels, 2 * channels, 1)
+        assert self.moments.bias is not None
+        nn.init.constant_(self.moments.bias[channels:], FIRST_LOG_VARIANCE)
 
     def forward(self, h_BCXYZ: Tensor, generator: torch.Generator | None = None) -> Latent:
         """A sample in training, the mean after; KL to the standard normal, mean over elements."""

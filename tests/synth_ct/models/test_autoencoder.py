@@ -62,7 +62,7 @@ def test_channels_reduced_before_upsampling_halve_the_decoder() -> None:
 @pytest.mark.parametrize("super_resolution", ["none", "residual", "subpixel"])
 @pytest.mark.parametrize("own", [False, True])
 def test_each_decoder_gives_back_the_voxels_that_went_in(super_resolution: str, own: bool) -> None:
-    model = small(super_resolution=super_resolution, reduce_first=own, fold=own)
+    model = small(super_resolution=super_resolution, reduce_first=own, normalise_ends=not own)
     ct = torch.rand(2, 1, 8, 12, 16)
     assert model.embed(ct).shape == (2, 4, 2, 3, 4)
     assert model(ct).ct_B1XYZ.shape == ct.shape
@@ -117,8 +117,17 @@ def test_subvoxels_lie_inside_their_voxel() -> None:
     assert fine[0, 0, 2:].flatten().tolist() == list(range(10, 18))
 
 
+@pytest.mark.parametrize("fold", [1, 2])
+def test_folding_takes_the_place_of_levels(fold: int) -> None:
+    model = small(channels=(8, 16, 16)[fold:], fold=fold)
+    ct = torch.rand(2, 1, 8, 12, 16)
+    assert model.downsampling == 4
+    assert model.embed(ct).shape == (2, 4, 2, 3, 4)
+    assert model(ct).ct_B1XYZ.shape == ct.shape
+
+
 def test_folding_undoes_subvoxels() -> None:
-    x = torch.rand(2, 8, 3, 4, 5)
+    x = torch.rand(2, 16, 3, 4, 5)
     assert torch.equal(Folded()(Subvoxels()(x)), x)
 
 
