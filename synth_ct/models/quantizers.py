@@ -141,7 +141,7 @@ class CodebookQuantiser(nn.Module):
         self.use_K2.fold()
         self.moments_3C.fold()
         self.grace_K *= self.sizes.usage_decay
-        if self.sizes.restart_below > 0 and step % self.sizes.restart_every == 0:
+        if step % self.sizes.restart_every == 0:
             self._restart(torch_random(seed, "codebook", step))
 
     def _restart(self, generator: torch.Generator) -> None:

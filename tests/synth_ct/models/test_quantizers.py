@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from synth_ct.models.codebook import nearest_code, use_of, z_score
+from synth_ct.models.codebook import Tally, nearest_code, use_of, z_score
 from synth_ct.models.quantizers import (
     CodebookQuantiser,
     Latent,
@@ -227,6 +227,17 @@ def test_use_and_perplexity_of_known_counts() -> None:
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert skewed["perplexity"].item() == pytest.approx(math.exp(entropy))
     assert use_of(torch.zeros(4))["usage"].item() == 0
+
+
+def test_counts_decay_by_step_and_enter_once() -> None:
+    tally = Tally((1,), decay=0.5)
+    tally.add(torch.tensor([3.0]))
+    tally.add(torch.tensor([5.0]))
+    seen = []
+    for _ in range(3):
+        tally.fold()
+        seen.append(tally.recent.item())
+    assert seen == [8, 4, 2]
 
 
 def clusters(seed: int) -> Tensor:
