@@ -110,7 +110,7 @@ def counted(indices_N: Tensor, z_NC: Tensor, q_NC: Tensor, codes: int) -> Tensor
 
 def parents_of(dead: int, tally_K2: Tensor, generator: torch.Generator) -> Tensor:
     """Codes to split, drawn in proportion to the squared error they leave."""
-    hits_K, error_K = tally_K2.T
+    hits_K, error_K = tally_K2.unbind(1)
     return torch.multinomial(
         error_K + EPSILON * hits_K, dead, replacement=True, generator=generator
     )
@@ -118,5 +118,5 @@ def parents_of(dead: int, tally_K2: Tensor, generator: torch.Generator) -> Tenso
 
 def cell_radius(tally_K2: Tensor, channels: int) -> Tensor:
     """Root mean square distance, by channel, of a code's vectors to it."""
-    hits_K, error_K = tally_K2.T
+    hits_K, error_K = tally_K2.unbind(1)
     return (error_K / (channels * hits_K.clamp(min=EPSILON))).sqrt()
