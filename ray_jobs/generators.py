@@ -116,10 +116,10 @@ def small_cpu_generator() -> GeneratorRecipe:
         name="small_cpu",
         autoencoder=changed(
             autoencoder,
-            sizes=changed(autoencoder.sizes, channels=(8, 16, 32)),
+            sizes=changed(autoencoder.sizes, channels=(16, 32), fold=1),
             crop=32,
             rate=1e-3,
-            training=_short(2_500, batch=4),
+            training=_short(3_000, batch=4),
         ),
         prior=changed(
             prior,

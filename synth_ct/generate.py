@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from synth_ct.diffusion import DiffusionRecipe, SamplerRecipe, sample
 from synth_ct.kit.axes import FilmBatch
-from synth_ct.kit.volume import Volume, to_int16, unwindow
+from synth_ct.kit.volume import Volume, unwindow
 from synth_ct.learners.denoiser import ConditionedDenoiser
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.progressive_encoder import AuxiliaryDecoder, ProgressiveEncoder
@@ -74,8 +74,8 @@ def padded(film_B1UV: FilmBatch, size: int) -> FilmBatch:
 
 
 def as_volume(ct_XYZ: Tensor) -> Volume:
-    """The network's range -> int16 HU on the nominal grid; NaN is refused, not rounded."""
-    hu_XYZ = to_int16(unwindow(ct_XYZ.float().cpu().numpy()))
+    """The network's range -> HU on the nominal grid; NaN stays NaN, for a gate to see."""
+    hu_XYZ = unwindow(ct_XYZ.float().cpu().numpy())
     return Volume(hu_XYZ, working_affine(hu_XYZ.shape[0]))
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import safetensors.numpy
 import torch
@@ -52,7 +52,7 @@ class GeneratorRecipe(Recipe):
     """Films that go through the networks together."""
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _fit_together(self) -> "GeneratorRecipe":
         if self.prior.sizes.film != self.size:
             raise ValueError(
                 f"prior.sizes.film is {self.prior.sizes.film} and size {self.size}; make them equal"

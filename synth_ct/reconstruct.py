@@ -121,8 +121,10 @@ def volume_id(radiograph_sha256: str, generator: Generator, seed: int, sample: i
 
 
 def _write(generator: Generator, made: Made, film: Film, volume: Volume, out: Path) -> None:
-    sha256 = save(volume, out / made.file)
-    write_bytes(out / f"{made.id}.png", preview(volume))
+    finite = bool(np.isfinite(volume.array_XYZ).all())
+    sha256 = save(volume, out / made.file) if finite else ""
+    if finite:
+        write_bytes(out / f"{made.id}.png", preview(volume))
     sidecar = {
         "id": made.id,
         "what": SYNTHETIC,

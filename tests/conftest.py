@@ -31,3 +31,25 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real images here: set SYNTH_CT_REAL_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def generator_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a run that trained everything for a step or two. To be read, not written."""
+    from ray_jobs import plan
+    from ray_jobs.recipes import tiny, with_settings
+    from ray_jobs.steps import steps_of
+    from synth_ct.kit.effort import Effort
+
+    few = [
+        f"generator.{part}.training.{setting}"
+        for part in ("autoencoder", "prior", "denoiser", "style")
+        for setting in ("steps=2", "rate.warmup_steps=0")
+    ]
+    few += ["generator.autoencoder.adversary.start=1", "generator.sampler.evaluations=2"]
+    run = with_settings(tiny(), [*few, "cohorts.ct.count=20"])
+    root = tmp_path_factory.mktemp("generator")
+    needless = ("cohorts/bcv", "cohorts/spleen")
+    made = [step for step in steps_of(run) if step.name not in needless]
+    plan.run(plan.until(made, "generator"), root, lambda name: Effort())
+    return root

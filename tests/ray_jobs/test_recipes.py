@@ -25,7 +25,7 @@ def test_an_override_changes_one_field_and_nothing_else() -> None:
     assert with_settings(changed, [f"cohorts.ct.count={tiny().cohorts.ct.count}"]) == tiny()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [n for n in RECIPES if not n.startswith("paper")])
 def test_what_is_pretrained_on_one_family_is_fine_tuned_on_the_other(name: str) -> None:
     cohorts = find_recipe(name).cohorts
     assert cohorts.ct.family == RADIOGRAPHS_FAMILY

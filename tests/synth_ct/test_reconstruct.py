@@ -1,0 +1,116 @@
+"""Radiograph files to CT files: valid, named by content, the same for the same seed."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from PIL import Image
+
+from synth_ct.generator import Generator, open_generator
+from synth_ct.kit.seeds import seed_for
+from synth_ct.pairs.disk import open_pairs
+from synth_ct.reconstruct import Made, Sampling, read_films, reconstruct, volume_id
+
+
+@pytest.fixture(scope="module")
+def generator(generator_root: Path) -> Generator:
+    return open_generator(generator_root, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def radiographs(generator_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("films")
+    films = open_pairs(generator_root / "cohorts/pairs").films_NUV[:2]
+    paths = []
+    for n, film_UV in enumerate(films):
+        large = Image.fromarray(np.rint((film_UV + 1) * 127.5).astype(np.uint8)).resize((160, 160))
+        paths.append(folder / f"patient name {n}.png")
+        large.save(paths[-1])
+    return paths
+
+
+def go(generator: Generator, paths: list[Path], out: Path, **how: int) -> list[Made]:
+    films, set_aside = read_films(paths, generator.about.recipe.size)
+    assert not set_aside
+    return reconstruct(generator, films, out, Sampling(**how), lambda done=1, note="": None)
+
+
+def test_every_reader_agrees_on_the_geometry(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    (made,) = go(generator, radiographs[:1], tmp_path)
+    by_nibabel = nib.load(tmp_path / made.file)
+    by_itk = SimpleITK.ReadImage(str(tmp_path / made.file))
+    assert nib.aff2axcodes(by_nibabel.affine) == ("R", "A", "S")
+    np.testing.assert_allclose(by_itk.GetSpacing(), by_nibabel.header.get_zooms())
+    lps = np.diag([-1, -1, 1]) @ by_nibabel.affine[:3, 3]
+    np.testing.assert_allclose(by_itk.GetOrigin(), lps)
+    hu_ZYX = SimpleITK.GetArrayFromImage(by_itk)
+    np.testing.assert_array_equal(hu_ZYX.transpose(2, 1, 0), np.asarray(by_nibabel.dataobj))
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_companions(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    (alone,) = go(generator, radiographs[1:], tmp_path / "a")
+    _, together = go(generator, radiographs, tmp_path / "b")
+    assert alone.id == together.id
+    for suffix in ("nii.gz", "png", "json"):
+        name = f"{alone.id}.{suffix}"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_radiographs_seeds_and_samples_tell_volumes_apart(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    made = go(generator, radiographs, tmp_path, samples=2)
+    made += go(generator, radiographs[:1], tmp_path, seed=5)
+    files = {(tmp_path / one.file).read_bytes() for one in made}
+    assert len({one.id for one in made}) == len(files) == 5
+
+
+def test_several_samples_give_a_mean_and_where_they_differ(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    made = go(generator, radiographs[:1], tmp_path, samples=3)
+    stack = np.stack([nib.load(tmp_path / one.file).get_fdata() for one in made])
+    mean = nib.load(tmp_path / f"{made[0].id}-mean.nii.gz").get_fdata()
+    spread = nib.load(tmp_path / f"{made[0].id}-sd.nii.gz").get_fdata()
+    assert np.abs(mean - stack.mean(0)).max() <= 0.5
+    assert np.abs(spread - stack.std(0, ddof=1)).max() <= 0.5
+    assert spread.max() > 0
+
+
+def test_a_sidecar_says_what_it_is_and_names_nobody(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    (made,) = go(generator, radiographs[:1], tmp_path)
+    text = (tmp_path / f"{made.id}.json").read_text()
+    about = json.loads(text)
+    assert about["what"].startswith("SYNTHETIC")
+    assert (about["scale"], about["trained_on"]) == ("nominal", "phantoms")
+    assert about["seed"] == seed_for(0, "volume", made.id)
+    assert about["id"] == volume_id(about["radiograph_sha256"], generator, 0, 0)
+    assert isinstance(about["accepted"], bool)
+    assert "patient" not in text
+    assert "patient name 0" in (tmp_path / "sources.csv").read_text()
+
+
+def test_the_preview_shows_three_planes(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    (made,) = go(generator, radiographs[:1], tmp_path)
+    assert Image.open(tmp_path / f"{made.id}.png").size == (3 * 32, 32)
+
+
+def test_what_is_no_radiograph_is_set_aside_and_the_others_go_on(
+    radiographs: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.png").write_bytes(b"Dear colleague")
+    films, set_aside = read_films([tmp_path / "letter.png", *radiographs], 32)
+    assert len(films) == 2
+    assert [row.file for row in set_aside] == ["letter.png"]
