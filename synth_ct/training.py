@@ -14,6 +14,8 @@ from pydantic import Field, ValidationError
 from synth_ct.cohort import Cohort
 from synth_ct.kit.artifact import read_record
 from synth_ct.kit.effort import Effort
+from synth_ct.kit.loop import Log
+from synth_ct.kit.progress import Tick
 from synth_ct.kit.recipe import Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder, train_autoencoder
 from synth_ct.learners.denoiser import DenoiserRecipe, train_denoiser
@@ -85,8 +87,14 @@ def style_stage(recipe: StyleStage, workspace: Path, inputs: Inputs, effort: Eff
 
 
 def place_of(workspace: Path, steps: int, effort: Effort) -> Place:
-    """Checkpoints in the workspace; the bar shows the first total of each row."""
-    tick = effort.begin(steps)
+    """Checkpoints in the workspace, and a bar that tells of each row."""
+    every = max(1, min(EVERY, steps // TIMES_BETWEEN))
+    log = shown_by(effort.begin(steps))
+    return Place(folder=workspace, device=torch.device(effort.device), log=log, every=every)
+
+
+def shown_by(tick: Tick) -> Log:
+    """A log that moves a bar; the bar shows the first total of each row."""
     told = 0
 
     def log(step: int, row: dict[str, float]) -> None:
@@ -95,8 +103,7 @@ def place_of(workspace: Path, steps: int, effort: Effort) -> Place:
         tick(step - told, "" if total is None else f"loss {total:.4f}")
         told = step
 
-    every = max(1, min(EVERY, steps // TIMES_BETWEEN))
-    return Place(folder=workspace, device=torch.device(effort.device), log=log, every=every)
+    return log
 
 
 def input_of(inputs: Inputs, kind: str) -> Path:

@@ -160,13 +160,17 @@ def _descend(
 
 def own_slots(training: Training) -> range:
     """The micro-batches of each global batch that fall to this process."""
-    rank, size = ranks.world()
+    return slots_of(training, *ranks.world())
+
+
+def slots_of(training: Training, rank: int, size: int) -> range:
+    """The micro-batches of each global batch that fall to one of `size` processes."""
     micro_batches = training.global_batch // training.micro_batch
     if micro_batches % size:
         raise ValueError(
             f"{micro_batches} micro-batches (global_batch {training.global_batch} / micro_batch "
             f"{training.micro_batch}) cannot be shared evenly by {size} processes; "
-            f"use a number of processes that divides {micro_batches}"
+            f"use a number of processes that divides {micro_batches}, or another micro_batch"
         )
     share = micro_batches // size
     return range(rank * share, (rank + 1) * share)

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -26,6 +26,7 @@ LINE_EVERY_S = 10.0
 """How often a plain line is written where there is no terminal."""
 
 
+@runtime_checkable
 class Tick(Protocol):
     """Say that some more is done, and, if there is something to say, a word about it."""
 

@@ -33,7 +33,8 @@ class Place:
 def fit(learner: Learner, batches: Batches, training: Training, place: Place) -> AVERAGES:
     """Train to the end, or on to it; keep the curve; return the averaged weights."""
     checkpoints = Checkpoints(folder=place.folder / CHECKPOINTS, every=place.every)
-    _drop_torn_row(place.folder / ROWS)
+    if ranks.world()[0] == 0:
+        _drop_torn_row(place.folder / ROWS)
     averages = train(learner, batches, training, checkpoints, _noted(place))
     if ranks.world()[0] == 0:
         _write_curve(place.folder, training.steps)
