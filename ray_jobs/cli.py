@@ -251,6 +251,9 @@ def run(
         int | None, typer.Option(min=0, help="With --dry-run: GPUs to plan for.")
     ] = None,
     workers: Workers = CORES,
+    train_workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share each training, on Ray.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Make what is missing, in order; run again to continue.
@@ -264,7 +267,7 @@ def run(
     if dry_run:
         _foretell(chosen, folder, until.value, gpus or 0, as_json)
     else:
-        _make(chosen, folder, until.value, workers, as_json)
+        _make(chosen, folder, until.value, workers, train_workers, as_json)
 
 
 @app.command()
@@ -275,7 +278,7 @@ def quickstart(root: Root = None, workers: Workers = CORES, as_json: AsJson = Fa
     """
     from ray_jobs.recipes import tiny
 
-    _make(tiny(), root or Path("runs") / "tiny", "report", workers, as_json)
+    _make(tiny(), root or Path("runs") / "tiny", "report", workers, 1, as_json)
 
 
 def _chosen(recipe: str, settings: list[str] | None) -> "Run":
@@ -300,12 +303,24 @@ def _foretell(chosen: "Run", folder: Path, until: "Stage", gpus: int, as_json: b
     tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
 
 
-def _make(chosen: "Run", folder: Path, until: "Stage", workers: int, as_json: bool) -> None:
+def _make(
+    chosen: "Run",
+    folder: Path,
+    until: "Stage",
+    workers: int,
+    train_workers: int,
+    as_json: bool,
+) -> None:
     from ray_jobs import plan
     from ray_jobs.steps import steps_of
 
+    steps = plan.until(steps_of(chosen), until)
+    if train_workers > 1:
+        from ray_jobs.train import on_ray
+
+        steps = on_ray(steps, folder, train_workers)
     with _effort(workers) as effort:
-        results = plan.run(plan.until(steps_of(chosen), until), folder, effort)
+        results = plan.run(steps, folder, effort)
     lines = [f"{r.status:8}{r.name}  {r.seconds:.1f} s" for r in results]
     rows = [asdict(r) for r in results]
     tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)

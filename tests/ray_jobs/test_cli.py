@@ -27,7 +27,7 @@ FROZEN = {
     "drr": "CT OUT.png --view --json",
     "recipes": "--json",
     "show": "RECIPE --set --json",
-    "run": "RECIPE --root --set --until --dry-run --gpus --workers --json",
+    "run": "RECIPE --root --set --until --dry-run --gpus --workers --train-workers --json",
     "quickstart": "--root --workers --json",
 }
 
