@@ -17,8 +17,9 @@ Model = Annotated[Path, typer.Option(help="A generator, or the root of a run tha
 def reconstruct(
     radiographs: Annotated[
         list[Path],
-        typer.Argument(metavar="RADIOGRAPH...", help="JPEG, PNG, TIFF or DICOM, and at last OUT."),
+        typer.Argument(metavar="RADIOGRAPH...", help="JPEG, PNG, TIFF or DICOM."),
     ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
     model: Model,
     samples: Annotated[int, typer.Option(min=1, max=1000, help="Volumes a radiograph.")] = 1,
     seed: Seed = 0,
@@ -42,12 +43,9 @@ def reconstruct(
     from synth_ct.kit.numerics import device
     from synth_ct.kit.progress import progress
 
-    *films_at, out = radiographs
-    if not films_at:
-        raise typer.BadParameter("give one radiograph or more, and then the folder to write to")
     tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
     generator = open_generator(model, torch.device(device()))
-    films, set_aside = stage.read_films(films_at, generator.about.recipe.size)
+    films, set_aside = stage.read_films(radiographs, generator.about.recipe.size)
     stage.report(set_aside, out)
     made = []
     if films:
@@ -70,7 +68,7 @@ def reconstruct(
         "trained_on": about.trained_on,
     }
     tell(result, lines, as_json)
-    finish(tolerance.exit_code(len(films_at), len(set_aside), 0), len(set_aside))
+    finish(tolerance.exit_code(len(radiographs), len(set_aside), 0), len(set_aside))
 
 
 def said(volume: "Made") -> str:

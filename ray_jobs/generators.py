@@ -125,15 +125,17 @@ def small_cpu_generator() -> GeneratorRecipe:
             prior,
             sizes=changed(prior.sizes, channels=(16, 32, 128), blocks=1),
             rate=1e-3,
-            training=_short(1_500, batch=8),
+            training=_short(2_500, batch=8),
         ),
         denoiser=changed(
             denoiser,
-            sizes=changed(denoiser.sizes, width=32),
+            sizes=changed(denoiser.sizes, width=24, heads=2, head_width=16),
+            diffusion=DiffusionRecipe(objective="flow", start="prior"),
             rate=1e-3,
-            training=_short(3_000, batch=8),
+            training=_short(2_400, batch=4),
         ),
         style=changed(small.style, kind="histogram"),
+        sampler=SamplerRecipe(name="heun", evaluations=10),
     )
 
 

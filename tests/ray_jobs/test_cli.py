@@ -16,6 +16,7 @@ from ray_jobs import cli
 from ray_jobs.cli import app
 from ray_jobs.console import Tolerance, guarded
 from ray_jobs.plan import STAGES
+from ray_jobs.recipes import RECIPES
 from synth_ct.phantom import Family, Kind
 from synth_ct.sources.importers import IMPORTERS
 from synth_ct.xray.geometry import View
@@ -29,6 +30,8 @@ FROZEN = {
     "show": "RECIPE --set --json",
     "run": "RECIPE --root --set --until --dry-run --gpus --workers --train-workers --json",
     "quickstart": "--root --workers --json",
+    "reconstruct": "RADIOGRAPH... OUT --model --samples --seed --drr --max-quarantine --strict --json",
+    "evaluate": "ROOT --table --figure --samples --cases --lpips --seed --json",
 }
 
 
@@ -83,7 +86,7 @@ def test_the_module_is_the_same_program() -> None:
         text=True,
         check=True,
     )
-    assert set(json.loads(said.stdout)["recipes"]) == {"tiny", "small"}
+    assert set(json.loads(said.stdout)["recipes"]) == set(RECIPES)
 
 
 @pytest.mark.parametrize(
