@@ -40,13 +40,8 @@ def paper_generator() -> GeneratorRecipe:
             )
         ),
         style=StyleRecipe(
-            training=Training(
-                seed=0,
-                steps=200_000,
-                global_batch=1,
-                micro_batch=1,
-                rate=Rate(shape="linear", hold_steps=100_000),
-            )
+            sizes=StyleSizes(upsampling="transposed"),
+            training=_half_falling(200_000, batch=1),
         ),
         sampler=SamplerRecipe(name="ddim", evaluations=50),
     )
@@ -95,13 +90,7 @@ def small_generator() -> GeneratorRecipe:
         ),
         style=StyleRecipe(
             sizes=StyleSizes(width=32, judge_width=32, judge_layers=2),
-            training=Training(
-                seed=0,
-                steps=10_000,
-                global_batch=4,
-                micro_batch=4,
-                rate=Rate(shape="linear", hold_steps=5_000),
-            ),
+            training=_half_falling(10_000, batch=4),
         ),
         sampler=SamplerRecipe(name="heun", evaluations=20),
     )
@@ -250,3 +239,9 @@ def _short(steps: int, batch: int) -> Training:
         clip_norm=1.0,
         average_decay=0.99,
     )
+
+
+def _half_falling(steps: int, batch: int) -> Training:
+    """CycleGAN's: constant, then a straight line to nothing over the second half."""
+    rate = Rate(shape="linear", hold_steps=steps // 2)
+    return Training(seed=0, steps=steps, global_batch=batch, micro_batch=batch, rate=rate)

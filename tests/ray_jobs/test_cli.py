@@ -30,7 +30,8 @@ FROZEN = {
     "show": "RECIPE --set --json",
     "run": "RECIPE --root --set --until --dry-run --gpus --workers --train-workers --json",
     "quickstart": "--root --workers --json",
-    "reconstruct": "RADIOGRAPH... OUT --model --samples --seed --drr --max-quarantine --strict --json",
+    "reconstruct": "RADIOGRAPH... OUT --model --samples --seed --drr --max-quarantine --strict"
+    " --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --seed --json",
 }
 

@@ -12,7 +12,7 @@ from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.volume import Volume, spacing_mm
 from synth_ct.pairs.arrays import FIELD_MM, Pair, Pairs, drawn, working_affine
-from synth_ct.pairs.disk import PairsRecipe, subject_of, make_pairs, open_pairs
+from synth_ct.pairs.disk import PairsRecipe, make_pairs, open_pairs, subject_of
 from synth_ct.pairs.make import make_pair
 from synth_ct.phantom import make_phantom
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort
