@@ -105,7 +105,7 @@ def recipe_of(name: str, steps: int) -> AutoencoderRecipe:
     sizes = AutoencoderSizes(
         channels=(96,),
         blocks=1,
-        latent_channels=24 if kind == "kl" else 8,
+        latent_channels=32 if kind == "kl" else 8,
         bottleneck=None,
         quantiser=QuantiserSizes.model_validate({"kind": kind} | restart),
         fold=2,
@@ -122,7 +122,11 @@ def recipe_of(name: str, steps: int) -> AutoencoderRecipe:
     )
     weight = 1e-6 if kind == "kl" else 1.0
     return AutoencoderRecipe(
-        sizes=sizes, codebook_weight=weight, crop=SIDE, rate=5e-4, training=training
+        sizes=sizes,
+        codebook_weight=weight,
+        crop=SIDE,
+        rate=7e-4,
+        training=training,
     )
 
 

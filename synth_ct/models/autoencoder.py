@@ -32,10 +32,13 @@ class AutoencoderSizes(Recipe):
     """After each trilinear upsampling: a convolution | a residual block. `subpixel`: the finest
     level works at half the resolution, and the last convolution makes eight voxels of each."""
     fold: int = Field(default=0, ge=0)
-    """Halvings before the first level and doublings after the last that cost nothing: each makes
-    eight voxels the channels of one, or back."""
+    """Halvings before the first level and doublings after the last that cost next to nothing: each
+    makes eight voxels the channels of one, or back."""
     normalise_ends: bool = True
-    """Norm and SiLU around the latent and before the voxels; without, grey levels pass unscaled."""
+    """Norm and SiLU around the latent and before the voxels. Without, a linear path leads from
+    voxels to latent and back, which starts as orthogonal maps beside small residual branches: grey
+    levels pass unscaled from the first step. What is folded are then Haar coefficients: each has
+    a size of its own, to which Adam can adapt."""
     reduce_first: bool = False
     """A level's first block, which takes the channels down, before the upsampling, not after."""
     groups: int = Field(default=8, ge=1)
@@ -68,6 +71,10 @@ class Autoencoder(nn.Module):
         self.encoder = _encoder(sizes)
         self.quantiser = build_quantiser(sizes.quantiser, sizes.latent_channels)
         self.decoder = _decoder(sizes)
+        if not sizes.normalise_ends:
+            for part in (self.encoder, self.decoder):
+                part.apply(_started_small)
+                _start_orthogonal(part)
         self.downsampling = 2 ** (len(sizes.channels) - 1 + sizes.fold)
 
     def forward(self, ct_B1XYZ: Tensor, generator: torch.Generator | None = None) -> Reconstruction:
@@ -108,7 +115,7 @@ class Autoencoder(nn.Module):
 def _encoder(sizes: AutoencoderSizes) -> nn.Sequential:
     """CT -> h_BCXYZ: levels of residual blocks, a strided convolution between two levels."""
     now = sizes.channels[0]
-    layers: list[nn.Module] = [Folded() for _ in range(sizes.fold)]
+    layers: list[nn.Module] = [Folded(haar=not sizes.normalise_ends) for _ in range(sizes.fold)]
     layers.append(conv3(3, 8**sizes.fold, now))
     for level, channels in enumerate(sizes.channels):
         if level:
@@ -126,17 +133,6 @@ def _widened(sizes: AutoencoderSizes) -> list[nn.Module]:
     if sizes.bottleneck is None:
         return []
     return [nn.Conv3d(sizes.bottleneck, sizes.latent_channels, kernel_size=1)]
-
-
-class Folded(nn.Module):
-    """The 2 x 2 x 2 voxels of a cube become eight channels of one: the inverse of `Subvoxels`."""
-
-    def forward(self, x_BCXYZ: Tensor) -> Tensor:
-        """B, C, X, Y, Z -> B, 8 C, X/2, Y/2, Z/2; x, y, z count in base 2."""
-        batch, channels, x, y, z = x_BCXYZ.shape
-        parts = x_BCXYZ.reshape(batch, channels, x // 2, 2, y // 2, 2, z // 2, 2)
-        parts = parts.permute(0, 1, 3, 5, 7, 2, 4, 6)
-        return parts.reshape(batch, 8 * channels, x // 2, y // 2, z // 2)
 
 
 # ---- decoder -----------------------------------------------------------------------------------
@@ -161,7 +157,7 @@ def _decoder(sizes: AutoencoderSizes) -> nn.Sequential:
             layers += blocks
         now = channels
     folds = sizes.fold + (sizes.super_resolution == "subpixel")
-    voxels = [Subvoxels() for _ in range(folds)]
+    voxels = [Subvoxels(haar=not sizes.normalise_ends) for _ in range(folds)]
     return nn.Sequential(*layers, *_end(sizes, now, 8**folds), *voxels)
 
 
@@ -183,15 +179,49 @@ def _upsampling(sizes: AutoencoderSizes, channels: int) -> nn.Sequential:
     return nn.Sequential(finer, conv3(3, channels, channels))
 
 
-class Subvoxels(nn.Module):
-    """Eight channels of a voxel become the 2 x 2 x 2 voxels inside it."""
+# ---- folds -------------------------------------------------------------------------------------
+
+
+class Folded(nn.Module):
+    """The 2 x 2 x 2 voxels of a cube, or their Haar coefficients, become eight channels of one."""
+
+    mix_88: Tensor
+
+    def __init__(self, haar: bool) -> None:
+        super().__init__()
+        self.register_buffer("mix_88", haar_88() if haar else torch.eye(8), persistent=False)
 
     def forward(self, x_BCXYZ: Tensor) -> Tensor:
-        """B, 8 C, X, Y, Z -> B, C, 2X, 2Y, 2Z; x, y, z count in base 2."""
+        """B, C, X, Y, Z -> B, 8 C, X/2, Y/2, Z/2; voxels count x, y, z in base 2."""
+        batch, channels, x, y, z = x_BCXYZ.shape
+        parts = x_BCXYZ.reshape(batch, channels, x // 2, 2, y // 2, 2, z // 2, 2)
+        cubes_BC8N = parts.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, channels, 8, -1)
+        folded_BC8N = self.mix_88 @ cubes_BC8N
+        return folded_BC8N.reshape(batch, 8 * channels, x // 2, y // 2, z // 2)
+
+
+class Subvoxels(nn.Module):
+    """The inverse of `Folded`."""
+
+    mix_88: Tensor
+
+    def __init__(self, haar: bool) -> None:
+        super().__init__()
+        self.register_buffer("mix_88", haar_88() if haar else torch.eye(8), persistent=False)
+
+    def forward(self, x_BCXYZ: Tensor) -> Tensor:
+        """B, 8 C, X, Y, Z -> B, C, 2X, 2Y, 2Z."""
         batch, eightfold, x, y, z = x_BCXYZ.shape
-        parts = x_BCXYZ.reshape(batch, eightfold // 8, 2, 2, 2, x, y, z)
+        cubes_BC8N = self.mix_88 @ x_BCXYZ.reshape(batch, eightfold // 8, 8, -1)
+        parts = cubes_BC8N.reshape(batch, eightfold // 8, 2, 2, 2, x, y, z)
         parts = parts.permute(0, 1, 5, 2, 6, 3, 7, 4)
         return parts.reshape(batch, eightfold // 8, 2 * x, 2 * y, 2 * z)
+
+
+def haar_88() -> Tensor:
+    """h x h x h / sqrt 8 with h = ((1, 1), (1, -1)): symmetric, orthogonal, its own inverse."""
+    h_22 = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    return torch.kron(torch.kron(h_22, h_22), h_22) / 8**0.5
 
 
 # ---- both --------------------------------------------------------------------------------------
@@ -212,3 +242,37 @@ def _end(sizes: AutoencoderSizes, in_channels: int, out_channels: int) -> list[n
 def _output(in_channels: int, out_channels: int, groups: int) -> list[nn.Module]:
     """Norm, SiLU, convolution."""
     return [group_norm(in_channels, groups), nn.SiLU(), conv3(3, in_channels, out_channels)]
+
+
+def _started_small(module: nn.Module) -> None:
+    """A residual branch whose last convolution begins at a tenth of its usual size."""
+    if isinstance(module, ResidualBlock):
+        with torch.no_grad():
+            for parameter in module.conv2.parameters():
+                parameter.mul_(0.1)
+
+
+def _start_orthogonal(part: nn.Module) -> None:
+    """Convolutions on the linear path begin as orthogonal maps of channels, voxel by voxel."""
+    branches = {
+        id(conv)
+        for block in part.modules()
+        if isinstance(block, ResidualBlock)
+        for conv in (block.conv1, block.conv2)
+    }
+    for conv in part.modules():
+        if isinstance(conv, nn.Conv3d) and id(conv) not in branches:
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+            _make_orthogonal(conv.weight)
+
+
+@torch.no_grad()
+def _make_orthogonal(weight_OIXYZ: Tensor) -> None:
+    """A kernel 3 wide acts at its centre alone; the others as a whole."""
+    if weight_OIXYZ.shape[-1] == 3:
+        weight_OIXYZ.zero_()
+        centre_OI = torch.empty_like(weight_OIXYZ[..., 1, 1, 1])
+        weight_OIXYZ[..., 1, 1, 1] = nn.init.orthogonal_(centre_OI)
+    else:
+        nn.init.orthogonal_(weight_OIXYZ)

@@ -109,12 +109,27 @@ def test_the_last_weight_makes_the_voxels(super_resolution: str) -> None:
     assert after.unique().numel() < before.unique().numel()
 
 
+def test_the_first_haar_coefficient_is_the_mean_of_its_cube() -> None:
+    x = torch.rand(2, 1, 4, 6, 8)
+    means = torch.nn.functional.avg_pool3d(x, 2)
+    torch.testing.assert_close(Folded(haar=True)(x)[:, :1] / 8**0.5, means)
+
+
 def test_subvoxels_lie_inside_their_voxel() -> None:
     x = torch.arange(8.0).reshape(1, 8, 1, 1, 1) + 10 * torch.arange(2.0).reshape(1, 1, 2, 1, 1)
-    fine = Subvoxels()(x)
+    fine = Subvoxels(haar=False)(x)
     assert fine.shape == (1, 1, 4, 2, 2)
     assert fine[0, 0, :2].flatten().tolist() == list(range(8))
     assert fine[0, 0, 2:].flatten().tolist() == list(range(10, 18))
+
+
+def test_ends_without_norm_start_by_passing_grey_levels_on() -> None:
+    wide: dict[str, Any] = {"channels": (8,), "fold": 1, "latent_channels": 8}
+    model = small("kl", normalise_ends=False, **wide)
+    ct = 2 * torch.rand(2, 1, 16, 16, 16) - 1
+    h = model.encoder(ct)
+    torch.testing.assert_close(h.square().sum(), ct.square().sum(), rtol=0.15, atol=0)
+    assert small("kl", **wide).encoder(ct).square().sum() < 0.5 * ct.square().sum()
 
 
 @pytest.mark.parametrize("fold", [1, 2])
@@ -126,9 +141,10 @@ def test_folding_takes_the_place_of_levels(fold: int) -> None:
     assert model(ct).ct_B1XYZ.shape == ct.shape
 
 
-def test_folding_undoes_subvoxels() -> None:
+@pytest.mark.parametrize("haar", [False, True])
+def test_folding_undoes_subvoxels(haar: bool) -> None:
     x = torch.rand(2, 16, 3, 4, 5)
-    assert torch.equal(Folded()(Subvoxels()(x)), x)
+    torch.testing.assert_close(Folded(haar)(Subvoxels(haar)(x)), x)
 
 
 def test_a_volume_that_cannot_be_halved_twice_is_refused() -> None:
