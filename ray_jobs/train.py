@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -175,18 +176,23 @@ def _work(settings: dict[str, Any]) -> None:
 
 def explained(error: Exception, workspace: Path, logs: Path) -> Exception:
     """A mistake in its own words; else who failed, what stands, and what to do."""
-    from ray.train import ControllerError
+    from ray.train import ControllerError, WorkerGroupError
 
     if isinstance(error, ControllerError) and isinstance(error.controller_failure, ValueError):
         return ValueError(str(error.controller_failure))
-    words = [line.strip() for line in str(error).splitlines() if line.strip()]
+    failures = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    said = [f"worker {rank}: {_in_short(failure)}" for rank, failure in sorted(failures.items())]
     saved = Checkpoints(folder=workspace / CHECKPOINTS).steps()
-    stands = f"step {saved[-1]} is saved" if saved else "nothing is saved yet"
+    stands = f"Step {saved[-1]} is saved" if saved else "Nothing is saved yet"
     return RuntimeError(
-        f"the workers training in {workspace} failed more often than they may ({words[-1]}); "
-        f"what each of them said is in {logs}. {stands[0].upper()}{stands[1:]}: mend the cause "
-        "and run the same command again to go on from there"
+        f"the training in {workspace} failed more often than it may "
+        f"({'; '.join(said) or _in_short(error)}); all that its workers said is in {logs}. "
+        f"{stands}: mend the cause and run the same command again to go on from there"
     )
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {shorten(str(error), 120, placeholder='...')}"
 
 
 # ---- how far it is -----------------------------------------------------------------------------

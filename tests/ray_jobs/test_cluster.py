@@ -20,6 +20,11 @@ assert not ray.is_initialized()
 """
 
 
+def joining(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", JOINING]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 def listening() -> dict[int, str]:
     """Port -> address, of every TCP socket that processes below this one listen on."""
     inodes = set()
@@ -51,7 +56,7 @@ def below(pid: int) -> list[int]:
     return [pid, *(p for child in children for p in below(child))]
 
 
-def test_ours_listens_on_the_loopback_is_shared_by_token_and_ends(
+def test_ours_listens_on_the_loopback_can_be_joined_and_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -67,20 +72,21 @@ def test_ours_listens_on_the_loopback_is_shared_by_token_and_ends(
         assert addresses
         assert addresses <= LOOPBACKS
         environment = {**os.environ, "RAY_ADDRESS": context.gcs_address}
-        joined = subprocess.run(
-            [sys.executable, "-c", JOINING],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert joined.stdout.split() == ["False", "1"], joined.stderr
+        friend = joining(environment)
+        assert friend.stdout.split() == ["False", "1"], friend.stderr
         assert ray.cluster_resources()["CPU"] == 1  # it left without ending ours
-        stranger = environment | {"RAY_AUTH_TOKEN": "0" * 64}
-        refused = subprocess.run(
-            [sys.executable, "-c", JOINING], env=stranger, capture_output=True, check=False
-        )
-        assert refused.returncode != 0
     assert not ray.is_initialized()
     assert not ours.logs.parents[2].exists()
     assert set(below(os.getpid())) <= set(before)
+
+
+@pytest.mark.chaos  # Ray asks again for twenty seconds before it gives up
+def test_without_the_token_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with connect(cpus=1):
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        stranger = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": 64 * "0"}
+        assert joining(stranger).returncode != 0
+        assert joining(stranger | {"RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}).returncode == 0
