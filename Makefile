@@ -39,7 +39,10 @@ fix: setup
 bench: setup  ## tables under docs that are measured; each script says its recipe in its first lines
 	$(BIN)/python benchmarks/drr.py --write docs/results/drr.md
 	$(BIN)/python benchmarks/samplers.py --write docs/results/samplers.md
+	$(BIN)/python benchmarks/codebook.py --write docs/results/codebook.md
+	$(BIN)/python benchmarks/kernels.py --write docs/results/kernels.md
 	@$(NEED_REAL)
+	$(BIN)/python benchmarks/quality.py --real $(REAL) --write docs/results/quality.md
 	$(BIN)/python benchmarks/phantom_tissues.py $(REAL) --write docs/phantom.md
 	$(BIN)/python benchmarks/radiograph_windows.py $(REAL) --write docs/radiographs.md
 

@@ -56,6 +56,7 @@ def examine(folder: Path, environment: Mapping[str, str]) -> list[Finding]:
         *(_package(name, floor) for name, floor in FLOORS.items()),
         _pair(),
         _gpu(),
+        _lpips(),
         _cores_and_memory(),
         _disk(folder),
         *(_variable(name, why, environment) for name, why in UNSAFE.items()),
@@ -121,6 +122,17 @@ def _gpu() -> Finding:
         remedy = "recipes `tiny` and `small` run without; larger ones want a CUDA device"
         return Finding(what="gpu", verdict="note", detail="none", remedy=remedy)
     return Finding(what="gpu", verdict="ok", detail="; ".join(asked.stdout.strip().splitlines()))
+
+
+def _lpips() -> Finding:
+    """Only recipe `paper` and LPIPS columns want it, so that its absence is no fault."""
+    from synth_ct.models.perceptual import demand_weights
+
+    try:
+        path = demand_weights("lpips")
+    except ValueError as error:
+        return Finding(what="LPIPS weights", verdict="note", detail="absent", remedy=str(error))
+    return Finding(what="LPIPS weights", verdict="ok", detail=str(path))
 
 
 def _cores_and_memory() -> Finding:

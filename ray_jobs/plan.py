@@ -34,8 +34,10 @@ class Step:
     make: Make | None
     """None: real data, which a person ingests before the run."""
     inputs: tuple["Step", ...] = ()
-    gpus: float = 0
+    gpus: float = 0.0
     """GPUs it holds while it runs; without them it waits, it never falls back."""
+    demand: Callable[[], object] = lambda: None
+    """Raises, before anything is made, if something it will want is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ def _demand_possible(step: Step, root: Path) -> None:
             f"{root / step.name} is real data, and only you have it: "
             f"synth-ct ingest {importer} SRC {root / step.name}"
         )
+    step.demand()
     if step.gpus > torch.cuda.device_count():
         raise ValueError(
             f"{step.name} needs {step.gpus:g} GPU and this machine has "

@@ -1,6 +1,7 @@
 """The whole pipeline on one page: which folder is made from which, by what."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ray_jobs.plan import Make, Step
@@ -10,6 +11,8 @@ from synth_ct.cohort.gather import gather
 from synth_ct.generator import About, GeneratorRecipe, write_generator
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
+from synth_ct.learners.autoencoder import AutoencoderRecipe
+from synth_ct.models.perceptual import demand_weights
 from synth_ct.pairs.disk import PairsRecipe, make_pairs, open_pairs, subject_of
 from synth_ct.phantom.chest_xray import Twin, write_chest_xray
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort
@@ -91,8 +94,7 @@ def steps_of(run: Run) -> list[Step]:
         for step in generator_steps(recipe, run, pairs, films[-1])
     ]
     variations = [
-        _trained("autoencoder", name, recipe, autoencoder_stage, run.gpus, pairs)
-        for name, recipe in run.variations.items()
+        _autoencoder(name, recipe, run.gpus, pairs) for name, recipe in run.variations.items()
     ]
     return [*volumes.values(), *films, pairs, *generators, *variations]
 
@@ -132,6 +134,11 @@ def _trained(kind: str, name: str, recipe: Recipe, make: Make, gpus: float, *inp
     )
 
 
+def _autoencoder(name: str, recipe: AutoencoderRecipe, gpus: float, pairs: Step) -> Step:
+    step = _trained("autoencoder", name, recipe, autoencoder_stage, gpus, pairs)
+    return replace(step, demand=partial(demand_weights, recipe.perceptual))
+
+
 def generator_steps(
     recipe: GeneratorRecipe, run: Run, pairs: Step, radiographs: Step
 ) -> list[Step]:
@@ -140,7 +147,7 @@ def generator_steps(
     def trained(kind: str, part: Recipe, make: Make, *inputs: Step) -> Step:
         return _trained(kind, recipe.name, part, make, run.gpus, *inputs)
 
-    autoencoder = trained("autoencoder", recipe.autoencoder, autoencoder_stage, pairs)
+    autoencoder = _autoencoder(recipe.name, recipe.autoencoder, run.gpus, pairs)
     taught_by = (autoencoder,) if recipe.prior.target == "latent" else ()
     prior = trained("prior", recipe.prior, prior_stage, pairs, *taught_by)
     denoiser = trained("denoiser", recipe.denoiser, denoiser_stage, pairs, autoencoder, prior)

@@ -57,3 +57,12 @@ def test_the_floors_are_those_the_package_declares() -> None:
     parts = (re.split(r"(?:\[.*\])?>=", line) for line in project["dependencies"])
     declared = dict(map(tuple, parts))
     assert {name: declared[name] for name in doctor.FLOORS} == doctor.FLOORS
+
+
+def test_missing_lpips_weights_are_noted_with_where_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    finding = verdicts(tmp_path, {})["LPIPS weights"]
+    assert finding.verdict == "note"
+    assert "fetch https://" in finding.remedy

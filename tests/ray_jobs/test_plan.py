@@ -1,10 +1,14 @@
 """The step runner: once, in order, refusing surprises."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ray_jobs.plan import Result, Step, inspect, run, until
+from ray_jobs.recipes import paper
+from ray_jobs.steps import steps_of
+from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
 
@@ -78,3 +82,71 @@ def test_what_was_finished_before_a_failure_is_kept(tmp_path: Path) -> None:
 def test_until_keeps_the_stages_before(tmp_path: Path) -> None:
     assert until([NUMBERS, TOTAL], "generator") == [NUMBERS]
     assert until([NUMBERS, TOTAL], "corpus") == [NUMBERS, TOTAL]
+
+
+# ---- what cannot be made here is said before anything is ---------------------------------------
+
+
+class Importer(Recipe):
+    importer: str
+    seed: int
+
+
+REAL = Step(name="cohorts/ct", stage="cohorts", recipe=Importer(importer="lidc", seed=0), make=None)
+
+
+def ingested(root: Path, importer: str) -> None:
+    record = Record(kind="cohort/ct", recipe={"importer": importer, "seed": 0, "listing": "abc"})
+    with publish(root / REAL.name, record) as folder:
+        (folder / "numbers.txt").write_text("1\n2")
+
+
+def test_absent_real_data_is_asked_for_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"synth-ct ingest lidc SRC .*cohorts/ct"
+    ):
+        go([NUMBERS, REAL], tmp_path)
+    assert not (tmp_path / NUMBERS.name).exists()
+
+
+def test_real_data_feeds_what_is_made_from_it(tmp_path: Path) -> None:
+    ingested(tmp_path, "lidc")
+    total = Step(name="sum/1", stage="corpus", recipe=Count(to=0), make=add_up, inputs=(REAL,))
+    assert [r.status for r in go([REAL, total], tmp_path)] == ["done", "made"]
+    assert (tmp_path / "sum/1/sum.txt").read_text() == "3"
+
+
+def test_data_of_another_importer_is_refused(tmp_path: Path) -> None:
+    ingested(tmp_path, "folder")
+    with pytest.raises(ValueError, match=r"was ingested as .*folder.*asks for .*lidc"):
+        inspect([REAL], tmp_path)
+
+
+def test_a_missing_gpu_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sum/1 needs 99 GPU and this machine has"):
+        go([NUMBERS, replace(TOTAL, gpus=99.0)], tmp_path)
+    assert not (tmp_path / NUMBERS.name).exists()
+
+
+def test_what_a_step_will_want_is_demanded_before_anything_is_made(tmp_path: Path) -> None:
+    def demand() -> None:
+        raise ValueError("no weights")
+
+    with pytest.raises(ValueError, match="no weights"):
+        go([NUMBERS, replace(TOTAL, demand=demand)], tmp_path)
+    assert not (tmp_path / NUMBERS.name).exists()
+
+
+def test_a_finished_step_demands_nothing(tmp_path: Path) -> None:
+    go([NUMBERS, TOTAL], tmp_path)
+    again = go([NUMBERS, replace(TOTAL, gpus=99.0)], tmp_path)
+    assert [r.status for r in again] == ["done", "done"]
+
+
+def test_lpips_without_weights_is_refused_before_its_autoencoder_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    step = next(s for s in steps_of(paper()) if s.name == "autoencoder/paper")
+    with pytest.raises(ValueError, match=r"vgg16-397923af.pth does not exist"):
+        step.demand()

@@ -114,3 +114,21 @@ def test_what_is_no_radiograph_is_set_aside_and_the_others_go_on(
     films, set_aside = read_films([tmp_path / "letter.png", *radiographs], 32)
     assert len(films) == 2
     assert [row.file for row in set_aside] == ["letter.png"]
+
+
+@pytest.mark.real_data
+def test_real_radiographs_give_volumes_of_their_own(
+    generator: Generator, real_data: Path, tmp_path: Path
+) -> None:
+    paths = sorted((real_data / "chest_xray_256/train").rglob("*.jp*g"))[:200:70]
+    made = go(generator, paths, tmp_path / "a")
+    again = go(generator, paths[::-1], tmp_path / "b")
+    files = {one.id: (tmp_path / "a" / one.file).read_bytes() for one in made}
+    assert len(set(files.values())) == len(paths) == 3
+    assert {one.id: (tmp_path / "b" / one.file).read_bytes() for one in again} == files
+    for one in made:
+        by_nibabel = nib.load(tmp_path / "a" / one.file)
+        by_itk = SimpleITK.ReadImage(str(tmp_path / "a" / one.file))
+        np.testing.assert_allclose(by_itk.GetSpacing(), by_nibabel.header.get_zooms())
+        lps = np.diag([-1, -1, 1]) @ by_nibabel.affine[:3, 3]
+        np.testing.assert_allclose(by_itk.GetOrigin(), lps)
