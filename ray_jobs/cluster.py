@@ -102,8 +102,11 @@ def _token() -> str:
 def _short_folder() -> Generator[Path, None, None]:
     """A folder for Ray's sockets, whose paths must be short; its logs stay where work failed."""
     folder = Path(tempfile.mkdtemp(prefix="synth-ct-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)  # a daemon may still write its last line
+    try:
+        yield folder
+    finally:
+        if not isinstance(sys.exception(), Exception):  # done, or stopped by a person
+            shutil.rmtree(folder, ignore_errors=True)  # a daemon may still write its last line
 
 
 @contextmanager

@@ -153,7 +153,7 @@ def train_on_ray(work: Work, team: Team, cluster: Cluster, effort: Effort) -> No
     except TrainingFailedError as error:
         raise explained(error, workspace, cluster.logs) from error
     except SystemExit as stop:
-        if stop.code:
+        if stop.code not in (0, 1):
             raise
         raise KeyboardInterrupt from stop  # what Ray makes of Ctrl-C
     finally:
