@@ -28,9 +28,9 @@ CURVES = {
     "denoiser": "denoiser/total",
 }
 WHAT = {
-    "autoencoder": "mean absolute error, in the network's range",
-    "prior": "squared error of the latent",
-    "denoiser": "squared error of the velocity",
+    "autoencoder": "mean |error|",
+    "prior": "squared error (latent)",
+    "denoiser": "squared error (velocity)",
 }
 
 

@@ -218,7 +218,8 @@ def recipes(as_json: AsJson = False) -> None:
     from ray_jobs.recipes import RECIPES
 
     about = {name: " ".join((make.__doc__ or "").split()) for name, make in RECIPES.items()}
-    lines = [f"{name:8}{text}" for name, text in about.items()]
+    width = max(map(len, about)) + 2
+    lines = [f"{name:{width}}{text}" for name, text in about.items()]
     tell({"recipes": about}, lines, as_json)
 
 

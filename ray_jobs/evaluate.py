@@ -7,29 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from reports.quoted import by_system, notes, of_table, read_quotes, showing
 from synth_ct.cohort import Cohort
+from synth_ct.evaluation.extractor import load_extractor, volume_features
 from synth_ct.evaluation.figures import (
     Triptych,
     chosen_cases,
     reconstruction_figure,
     style_figure,
 )
+from synth_ct.evaluation.frechet import set_distances
 from synth_ct.evaluation.lpips_distance import LocalLpips, local_lpips
 from synth_ct.evaluation.protocols import PROTOCOLS, Scores, Volumes, score
 from synth_ct.evaluation.render import markdown
 from synth_ct.evaluation.table import Pairing, Row, System, compare, summarise
-from synth_ct.generate import restyled
+from synth_ct.generate import XctDiff, generate, restyled
 from synth_ct.generator import Generator, open_generator
-from synth_ct.held_out import HeldOut, autoencoded, sampled, systems
-from synth_ct.kit.artifact import RECORD
+from synth_ct.held_out import HeldOut, autoencoded, references, sampled, systems
+from synth_ct.kit.artifact import RECORD, read_record
 from synth_ct.kit.durable import write_text
 from synth_ct.kit.numerics import device
 from synth_ct.kit.progress import progress
 from synth_ct.kit.statistics import Estimate
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
-from synth_ct.pairs.disk import open_pairs
+from synth_ct.pairs.disk import open_pairs, subject_of
 from synth_ct.pairs.films import framed_films
 from synth_ct.training import recipe_of
 
@@ -39,6 +42,9 @@ METRICS = {
     2: ("psnr", "ssim", "mae_hu", "lpips", "code_usage"),
     3: ("psnr", "ssim", "lpips"),
 }
+NO_TRUNK = "its trunk's weights are not here; `synth-ct doctor` says where to get them"
+SLICES_APART = 4
+"""Slices between two that FID and KID see."""
 SHOWN = 3
 """Patients in figure 2."""
 
@@ -54,6 +60,9 @@ class Question:
     samples: int
     cases: int | None
     lpips: Path | None
+    """Trunk weights; None looks in torch's cache."""
+    extractor: Path | None
+    """Of features for FID and KID; None measures neither."""
     seed: int
 
     @property
@@ -91,9 +100,14 @@ def answer(question: Question) -> Answer:
         return Answer({"rows": [], "paired": [], "figure": str(file)}, [str(file)])
     assert question.table is not None
     rows, paired = TABLES[question.table](question)
+    about = subject(question)
     quotes = showing(of_table(read_quotes(), PAPER, str(question.table)), METRICS[question.table])
-    text = markdown(rows, METRICS[question.table], by_system(quotes), notes(quotes))
+    remarks = (*said(about, question), *notes(quotes))
+    text = markdown(rows, METRICS[question.table], by_system(quotes), remarks)
     found = {
+        **about,
+        "samples": question.samples,
+        "seed": question.seed,
         "rows": [row.as_json() for row in rows],
         "paired": [pairing.as_json() for pairing in paired],
     }
@@ -102,13 +116,39 @@ def answer(question: Question) -> Answer:
     return Answer(found, [text, f"written to {out / question.name}.md and .json"])
 
 
+def subject(question: Question) -> dict[str, Any]:
+    """What the numbers are about: evidence, cohort, and which weights."""
+    path = question.of_the_run
+    generators = sorted(path.glob(f"generator/*/{RECORD}"))
+    prints = {
+        p.parent.name: record.fingerprint for p in generators if (record := read_record(p.parent))
+    }
+    return {**subject_of(path / "cohorts/pairs"), "scale": "nominal", "generators": prints}
+
+
+def said(about: Mapping[str, Any], question: Question) -> tuple[str, ...]:
+    """Under the table: how far the numbers carry."""
+    weights = ", ".join(" ".join(named) for named in about["generators"].items()) or "none"
+    return (
+        f"* Evidence: {about['evidence']}. Trained on and measured with {about['trained_on']}, "
+        "patients apart; millimetres are nominal.",
+        f"* {question.samples} samples a radiograph, seed {question.seed}. Weights: {weights}.",
+        *(
+            ("* Quoted numbers were measured on real CT of adults: compare no phantom with them.",)
+            if about["evidence"] == "phantom"
+            else ()
+        ),
+    )
+
+
 def held_out(question: Question) -> HeldOut:
     """The test part, or as much of it as was asked for."""
     pairs = open_pairs(question.of_the_run / "cohorts/pairs")
     numbers = pairs.of("test")[: question.cases]
-    if len(numbers) < 2:
+    patients = len({pairs.rows[n].patient for n in numbers})
+    if patients < 2:
         raise ValueError(
-            f"{len(numbers)} patients are held out; a mean over them says nothing: "
+            f"{patients} patients are held out; a mean over them says nothing: "
             "make the cohort larger"
         )
     return HeldOut(pairs=pairs, numbers=numbers, samples=question.samples, seed=question.seed)
@@ -129,7 +169,8 @@ def table1(question: Question) -> tuple[list[Row], list[Pairing]]:
 
 def table2(question: Question) -> tuple[list[Row], list[Pairing]]:
     """Every autoencoder below the root, on the true CT."""
-    held, made, described = held_out(question), {}, {}
+    held = held_out(question)
+    made, described = with_references(held)
     usage: dict[str, Estimate] = {}
     folders = sorted(p.parent for p in question.of_the_run.glob(f"autoencoder/*/{RECORD}"))
     if not folders:
@@ -158,13 +199,19 @@ def table3(question: Question) -> tuple[list[Row], list[Pairing]]:
     folders = sorted(p.parent for p in question.of_the_run.glob(f"generator/*/{RECORD}"))
     if not folders:
         raise ValueError(f"no generator is finished below {question.of_the_run}; train some")
-    made, described = {}, {}
+    made, described = with_references(held)
     with progress("volumes", len(folders) * len(held.numbers)) as tick:
         for folder in folders:
             generator = opened(folder)
             made[folder.name] = sampled(generator.models, held, tick).single
             described[folder.name] = _described(folder.name, generator)
     return scored(question, held, made, described)
+
+
+def with_references(held: HeldOut) -> tuple[dict[str, Volumes], dict[str, System]]:
+    """What every table is read against."""
+    made = dict(references(held))
+    return made, {name: _reference(name) for name in made}
 
 
 def scored(
@@ -176,7 +223,9 @@ def scored(
 ) -> tuple[list[Row], list[Pairing]]:
     """Every system under every protocol; pairs under the first."""
     lpips: LocalLpips = local_lpips("alexnet", question.lpips, torch.device(device()))
-    absent = {"lpips": lpips.absent} if lpips.measure is None else {}
+    absent = {} if lpips.measure else {"lpips": NO_TRUNK}
+    if question.extractor is None:
+        absent |= dict.fromkeys(("fid", "kid"), "no extractor was given (--extractor FILE)")
     truth, patients = held.truth(), held.patients()
     rows: list[Row] = []
     first: dict[str, Scores] = {}
@@ -184,12 +233,27 @@ def scored(
         protocol = PROTOCOLS[name]
         for system, volumes in made.items():
             scores = score(volumes, truth, protocol, lpips.measure)
-            rows.append(
-                summarise(described[system], protocol, scores, patients, question.seed, absent)
-            )
+            row = summarise(described[system], protocol, scores, patients, question.seed, absent)
             if name == protocols[0]:
                 first[system] = scores
+                row = row.with_metrics(of_the_set(question, held, volumes))
+            rows.append(row)
     return rows, compare(first, PROTOCOLS[protocols[0]], patients, question.seed)
+
+
+def of_the_set(question: Question, held: HeldOut, made: Volumes) -> dict[str, Estimate]:
+    """FID and KID, where an extractor was given."""
+    if question.extractor is None:
+        return {}
+    place = torch.device(device())
+    extractor = load_extractor(question.extractor, place)
+    cases = sorted(made)
+    truth, patients = held.truth(), held.patients()
+    ours, theirs = (
+        volume_features(extractor, (volumes[case] for case in cases), SLICES_APART, place)
+        for volumes in (made, truth)
+    )
+    return set_distances(ours, theirs, [patients[case] for case in cases])
 
 
 def opened(path: Path) -> Generator:
@@ -202,15 +266,29 @@ def weights_of(*networks: torch.nn.Module | None) -> int:
     return sum(p.numel() for network in networks if network for p in network.parameters())
 
 
+def _reference(system: str) -> System:
+    return System(name=system, views=1 if system == "nearest_case" else None)
+
+
 def _described(system: str, generator: Generator) -> System:
-    """How many films a system reads, and its size."""
+    """How many films a system reads, its size, and its arithmetic for one volume."""
     models = generator.models
     if system in ("mean_volume", "nearest_case"):
-        return System(name=system, views=1 if system == "nearest_case" else None)
+        return _reference(system)
     if system == "autoencoder_ceiling":
         return System(name=system, views=None, params=weights_of(models.autoencoder))
-    denoiser = None if system == "prior_only" else models.denoiser
-    return System(name=system, params=weights_of(models.prior, denoiser, models.autoencoder))
+    if system == "prior_only":
+        models = replace(models, denoiser=None)
+    decoder = models.autoencoder if models.denoiser else models.prior_decoder or models.autoencoder
+    params = weights_of(models.prior, models.denoiser, decoder)
+    return System(name=system, params=params, tmacs=tmacs_of(models, generator.about.recipe.size))
+
+
+def tmacs_of(models: XctDiff, size: int) -> float:
+    """10^-12 multiply-adds of one sample, all evaluations and the decoding included."""
+    with FlopCounterMode(display=False) as counter:
+        generate(models, torch.zeros(1, 1, size, size), [0])
+    return float(counter.get_total_flops() / 2e12 / models.micro_batch)
 
 
 # ---- figures -----------------------------------------------------------------------------------
@@ -221,6 +299,11 @@ def figure2(question: Question, file: Path) -> None:
     generator, held = opened(question.root), held_out(question)
     cohort = Cohort.open(question.of_the_run / "cohorts/radiographs")
     cases = [case for case in cohort.of("test") if case.finding.startswith("NORMAL")][:SHOWN]
+    if not cases:
+        raise ValueError(
+            f"no NORMAL radiograph of {cohort.folder} is in the test part, so there is none to "
+            "show; make the cohort larger"
+        )
     with progress("radiographs", len(cases)) as tick:
         films = framed_films(cohort, cases, held.pairs.size, tick)
     styled = restyled(generator.models, torch.from_numpy(films[:, None]))[:, 0].numpy()

@@ -1,7 +1,7 @@
 """The commands of a finished generator: radiographs to CT, and how good it is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,8 @@ from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, tell
 from ray_jobs.options import AsJson, Seed, Share, Strict
 
 if TYPE_CHECKING:
+    from synth_ct.generator import About
+    from synth_ct.kit.quarantine import SetAside
     from synth_ct.reconstruct import Made
 
 Model = Annotated[Path, typer.Option(help="A generator, or the root of a run that made one.")]
@@ -21,7 +23,7 @@ def reconstruct(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
     model: Model,
-    samples: Annotated[int, typer.Option(min=1, max=1000, help="Volumes a radiograph.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="Volumes a radiograph.")] = 1,
     seed: Seed = 0,
     drr: Annotated[
         bool, typer.Option("--drr", help="The films are DRRs already: no style transfer.")
@@ -53,26 +55,34 @@ def reconstruct(
             made = stage.reconstruct(
                 generator, films, out, stage.Sampling(samples, seed, drr), tick
             )
-    about = generator.about
-    lines = [f"{volume.source} -> {out / volume.file}  {said(volume)}" for volume in made]
-    lines += [f"{row.file} set aside: {row.code}, {row.cause}" for row in set_aside]
-    lines.append(
-        f"SYNTHETIC. scale: {about.scale} (a radiograph has no millimetres); "
-        f"trained_on: {about.trained_on}"
-    )
+    result, lines = _told(generator.about, made, set_aside, out)
+    tell(result, lines, as_json)
+    finish(tolerance.exit_code(len(radiographs), len(set_aside), 0), len(set_aside))
+
+
+def _told(
+    about: "About", made: list["Made"], set_aside: list["SetAside"], out: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """The answer for machines and for people."""
+    from synth_ct.reconstruct import as_json
+
     result = {
-        "volumes": [stage.as_json(volume) for volume in made],
+        "volumes": [as_json(volume) for volume in made],
         "quarantined": len(set_aside),
         "out": str(out),
         "scale": about.scale,
         "trained_on": about.trained_on,
     }
-    tell(result, lines, as_json)
-    finish(tolerance.exit_code(len(radiographs), len(set_aside), 0), len(set_aside))
+    lines = [f"{one.source} -> {out / (one.file or 'nothing')}  {_verdict(one)}" for one in made]
+    lines += [f"{row.file} set aside: {row.code}, {row.cause}" for row in set_aside]
+    lines.append(
+        f"SYNTHETIC. scale: {about.scale} (a radiograph has no millimetres); "
+        f"trained_on: {about.trained_on}"
+    )
+    return result, lines
 
 
-def said(volume: "Made") -> str:
-    """The verdict in words."""
+def _verdict(volume: "Made") -> str:
     return "accepted" if volume.verdict.accepted else f"not plausible: {volume.verdict.reason}"
 
 
@@ -84,6 +94,9 @@ def evaluate(
     cases: Annotated[int | None, typer.Option(min=2, help="At most so many [all].")] = None,
     lpips: Annotated[
         Path | None, typer.Option(help="Trunk weights for LPIPS; without them it is not measured.")
+    ] = None,
+    extractor: Annotated[
+        Path | None, typer.Option(help="Inception weights for FID and KID; else not measured.")
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -97,7 +110,14 @@ def evaluate(
     if (table is None) == (figure is None):
         raise typer.BadParameter("give either --table 1, 2 or 3, or --figure 2, 3 or 4")
     question = Question(
-        root=root, table=table, figure=figure, samples=samples, cases=cases, lpips=lpips, seed=seed
+        root=root,
+        table=table,
+        figure=figure,
+        samples=samples,
+        cases=cases,
+        lpips=lpips,
+        extractor=extractor,
+        seed=seed,
     )
     found = answer(question)
     tell(found.json, found.lines, as_json)

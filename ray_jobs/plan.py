@@ -135,7 +135,7 @@ def _make(step: Step, root: Path, effort: Effort) -> Result:
     if step.make is not None and not is_done(folder, wanted):
         status = "made"
         logger.info("%s: making", step.name)
-        with publish(folder, wanted) as workspace:
+        with publish(folder, wanted, effort.device) as workspace:
             inputs = {source.name: root / source.name for source in step.inputs}
             step.make(step.recipe, workspace, inputs, effort)
     seconds = round(time.monotonic() - begun, 3)

@@ -52,6 +52,7 @@ class Run(Recipe):
     evidence: Literal["plumbing", "phantom", "real"]
     """How strong a statement the numbers of this run can carry."""
     seed: int = Field(ge=0)
+    """Divides the radiographs and chooses style's films. Cohorts and trainings have their own."""
     gpus: float = Field(default=0, ge=0)
     """Each training needs; without them it is refused, never done on a CPU instead."""
     cohorts: Cohorts
@@ -72,16 +73,20 @@ def tiny() -> Run:
 
 def small() -> Run:
     """64 voxels and enough phantoms to learn from: one GPU, under an hour."""
-    cohorts = phantom_cohorts(size=64, patients=1000, radiographs=400)
     return Run(
-        name="small", evidence="phantom", seed=0, cohorts=cohorts, generator=small_generator()
+        name="small",
+        evidence="phantom",
+        seed=0,
+        gpus=1,
+        cohorts=phantom_cohorts(size=64, patients=1000, radiographs=400),
+        generator=small_generator(),
     )
 
 
 def small_cpu() -> Run:
     """`small` with narrower networks: two cores, an hour and a half."""
     generator = small_cpu_generator()
-    return changed(small(), name="small_cpu", generator=generator)
+    return changed(small(), name="small_cpu", gpus=0, generator=generator)
 
 
 def paper() -> Run:

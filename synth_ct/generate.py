@@ -5,7 +5,8 @@ seed, and batches have one size, short ones padded: a volume depends neither on 
 on its place among them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -49,22 +50,39 @@ def generate(models: XctDiff, film_B1UV: FilmBatch, seeds: Sequence[int]) -> lis
         raise ValueError(f"{len(film_B1UV)} films but {len(seeds)} seeds; give one for each")
     size = models.micro_batch
     volumes: list[Volume] = []
-    for start in range(0, len(seeds), size):
-        films, own = film_B1UV[start : start + size], list(seeds[start : start + size])
-        ct_B1XYZ = _batch(models, padded(films, size), own + [0] * (size - len(own)))
-        volumes += [as_volume(ct_XYZ) for ct_XYZ in ct_B1XYZ[: len(own), 0]]
+    with even_threads():
+        for start in range(0, len(seeds), size):
+            films, own = film_B1UV[start : start + size], list(seeds[start : start + size])
+            ct_B1XYZ = _batch(models, padded(films, size), own + [0] * (size - len(own)))
+            volumes += [as_volume(ct_XYZ) for ct_XYZ in ct_B1XYZ[: len(own), 0]]
     return volumes
 
 
 def restyled(models: XctDiff, film_B1UV: FilmBatch) -> FilmBatch:
     """Real films in the style of DRRs, each as if it were alone."""
     size = models.micro_batch
-    with torch.inference_mode():
+    with torch.inference_mode(), even_threads():
         parts = [
             models.style(padded(part, size).to(models.device))[: len(part)].cpu()
             for part in film_B1UV.split(size)
         ]
     return torch.cat(parts)
+
+
+@contextmanager
+def even_threads() -> Generator[None, None, None]:
+    """As many threads as a power of two allows.
+
+    torch cuts a batch into as many pieces as it has threads; three cut it in the middle of a vector
+    and of an item, and the rest is computed by other instructions: the last bits would then depend
+    on an item's place.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(2 ** (before.bit_length() - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def padded(film_B1UV: FilmBatch, size: int) -> FilmBatch:

@@ -31,8 +31,6 @@ from synth_ct.quality import QualityReference, reference_of
 
 ABOUT = "generator.json"
 REFERENCE = "quality.safetensors"
-MOST_REFERENCES = 512
-"""Training volumes that a generated one is compared with; of more, these many evenly spread."""
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
@@ -41,7 +39,7 @@ class GeneratorRecipe(Recipe):
 
     name: str = Field(min_length=1, pattern=r"^[a-z0-9_.-]+$")
     """Of the folders below the root."""
-    size: int = Field(ge=32, le=128, multiple_of=4)
+    size: int = Field(ge=32, le=128, multiple_of=16)
     """Voxels, and pixels, a side."""
     autoencoder: AutoencoderRecipe
     prior: PriorRecipe
@@ -58,12 +56,20 @@ class GeneratorRecipe(Recipe):
                 f"prior.sizes.film is {self.prior.sizes.film} and size {self.size}; make them equal"
             )
         channels = {
-            "autoencoder": self.autoencoder.sizes.latent_channels,
+            "autoencoder": self.autoencoder.sizes.embedded_channels,
             "prior": self.prior.sizes.latent_channels,
             "denoiser": self.denoiser.sizes.latent_channels,
         }
         if len(set(channels.values())) > 1:
-            raise ValueError(f"latent_channels differ: {channels}; make them equal")
+            raise ValueError(
+                f"channels of the latent differ: {channels}; make latent_channels equal "
+                "(with fsq: to the number of levels)"
+            )
+        if self.denoiser.diffusion.start == "prior" and self.prior.target != "latent":
+            raise ValueError(
+                "denoiser.diffusion.start is 'prior', and a prior with target 'ct' has "
+                "coordinates of its own: choose prior.target 'latent', or start 'noise'"
+            )
         demand_match(self.denoiser.diffusion, self.sampler)
         return self
 
@@ -96,8 +102,7 @@ def write_generator(about: About, parts: Iterable[Path], pairs: Pairs, workspace
         for file in sorted(folder.glob("*.safetensors*")):
             _link(file, workspace / file.name)
     train = pairs.of("train")
-    some = train[:: -(-len(train) // MOST_REFERENCES)]
-    reference = reference_of(pairs.volumes_NXYZ[some], pairs.films_NUV[some])
+    reference = reference_of((pairs.volumes_NXYZ[n] for n in train), pairs.films_NUV[train])
     write_bytes(workspace / REFERENCE, safetensors.numpy.save(reference.to_arrays()))
     write_text(workspace / ABOUT, about.model_dump_json(indent=1))
 

@@ -19,9 +19,9 @@ from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import to_int16, unwindow
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.quantizers import QuantiserSizes
-from synth_ct.pairs.arrays import Pairs
+from synth_ct.pairs.arrays import Pairs, in_parts
 
-AT_ONCE = 2
+AT_ONCE = 4
 """CTs that go through an autoencoder together."""
 
 
@@ -41,16 +41,23 @@ class HeldOut:
 
     def truth(self) -> Volumes:
         """The CTs themselves."""
-        return {self.case(n): self.pairs.volumes_NXYZ[n] for n in self.numbers}
+        return {self.case(n): self.pairs.volumes_NXYZ[n] for n in self.numbers.tolist()}
 
     def patients(self) -> Mapping[str, str]:
         """Whose each case is."""
-        return {self.case(n): self.pairs.rows[n].patient for n in self.numbers}
+        return {self.case(n): self.pairs.rows[n].patient for n in self.numbers.tolist()}
 
     def other(self, number: int) -> int:
-        """The film of somebody else: the next one's, so that every film is used once."""
-        place = int(np.flatnonzero(self.numbers == number)[0])
-        return int(self.numbers[(place + 1) % len(self.numbers)])
+        """The next pair of another patient, so that every film is somebody's wrong one."""
+        rows, numbers = self.pairs.rows, self.numbers.tolist()
+        start = numbers.index(number)
+        after = numbers[start + 1 :] + numbers[:start]
+        stranger = next((n for n in after if rows[n].patient != rows[number].patient), None)
+        if stranger is None:
+            raise ValueError(
+                "one patient is held out, so there is no other; make the cohort larger"
+            )
+        return int(stranger)
 
 
 def references(held: HeldOut) -> Mapping[str, Volumes]:
@@ -58,9 +65,11 @@ def references(held: HeldOut) -> Mapping[str, Volumes]:
     pairs, train = held.pairs, held.pairs.of("train")
     mean = mean_volume(pairs.volumes_NXYZ[n] for n in train)
     films = pairs.films_NUV[train]
-    nearest = {n: int(train[nearest_by_film(pairs.films_NUV[n], films)]) for n in held.numbers}
+    nearest = {
+        n: int(train[nearest_by_film(pairs.films_NUV[n], films)]) for n in held.numbers.tolist()
+    }
     return {
-        "mean_volume": {held.case(n): mean for n in held.numbers},
+        "mean_volume": {held.case(n): mean for n in held.numbers.tolist()},
         "nearest_case": {held.case(n): pairs.volumes_NXYZ[m] for n, m in nearest.items()},
     }
 
@@ -82,12 +91,12 @@ def autoencoded(
     device = next(model.parameters()).device
     volumes: dict[str, np.ndarray] = {}
     used: set[int] = set()
-    for part in np.array_split(held.numbers, -(-len(held.numbers) // AT_ONCE)):
+    for part in in_parts(held.numbers, AT_ONCE):
         rebuilt = model(held.pairs.ct(part, device))
         indices = rebuilt.latent.indices_BXYZ
         if indices is not None:
             used.update(indices.unique().tolist())
-        for n, ct_XYZ in zip(part, rebuilt.ct_B1XYZ[:, 0].cpu().numpy(), strict=True):
+        for n, ct_XYZ in zip(part.tolist(), rebuilt.ct_B1XYZ[:, 0].cpu().numpy(), strict=True):
             volumes[held.case(n)] = to_int16(unwindow(ct_XYZ))
         tick(len(part))
     return Rebuilt(volumes, len(used) / quantiser.words if quantiser.words else None)
@@ -105,18 +114,24 @@ def sampled(models: XctDiff, held: HeldOut, tick: Tick, *, shuffled: bool = Fals
     """`samples` volumes from each radiograph, or from somebody else's."""
     single: dict[str, np.ndarray] = {}
     mean: dict[str, np.ndarray] = {}
-    for n in held.numbers:
-        film = held.pairs.film([held.other(int(n)) if shuffled else int(n)], models.device)
-        purpose = "shuffled" if shuffled else "right"
-        seeds = [
-            seed_for(held.seed, f"held_out/{purpose}", f"{held.case(n)}/{k}")
-            for k in range(held.samples)
-        ]
-        made = generate(models, film.expand(held.samples, -1, -1, -1), seeds)
-        single[held.case(n)] = made[0].array_XYZ
-        mean[held.case(n)] = np.stack([v.array_XYZ for v in made]).mean(0, dtype=np.float32)
-        tick(held.samples)
+    together = max(1, models.micro_batch // held.samples)
+    for start in range(0, len(held.numbers), together):
+        part = held.numbers[start : start + together].tolist()
+        seen = [held.other(n) if shuffled else n for n in part]
+        film_B1UV = held.pairs.film(seen, models.device)
+        seeds = [seed for n in part for seed in _seeds(held, n, shuffled)]
+        volumes = generate(models, film_B1UV.repeat_interleave(held.samples, 0), seeds)
+        for k, n in enumerate(part):
+            own = volumes[k * held.samples : (k + 1) * held.samples]
+            single[held.case(n)] = own[0].array_XYZ
+            mean[held.case(n)] = np.stack([v.array_XYZ for v in own]).mean(0, dtype=np.float32)
+        tick(len(volumes))
     return Sampled(single, mean)
+
+
+def _seeds(held: HeldOut, number: int, shuffled: bool) -> list[int]:
+    purpose = f"held_out/{'shuffled' if shuffled else 'right'}"
+    return [seed_for(held.seed, purpose, f"{held.case(number)}/{k}") for k in range(held.samples)]
 
 
 def systems(generator: Generator, held: HeldOut, tick: Tick) -> dict[str, Volumes]:

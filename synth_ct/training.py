@@ -6,7 +6,6 @@ input was made by stands in its own record, so a folder is all that a stage need
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from pydantic import Field, ValidationError
@@ -16,7 +15,7 @@ from synth_ct.kit.artifact import read_record
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.loop import Log
 from synth_ct.kit.progress import Tick
-from synth_ct.kit.recipe import Recipe
+from synth_ct.kit.recipe import AnyRecipe, Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder, train_autoencoder
 from synth_ct.learners.denoiser import DenoiserRecipe, train_denoiser
 from synth_ct.learners.place import Place
@@ -35,8 +34,6 @@ EVERY = 250
 """Steps between two checkpoints."""
 TIMES_BETWEEN = 20
 """Shorter runs are saved at least this often."""
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 class StyleStage(Recipe):

@@ -7,6 +7,7 @@ died. `record.json` is written last and synced, then the folder takes its name i
 
 import hashlib
 import json
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from synth_ct.kit.checkpoint import CHECKPOINTS
 from synth_ct.kit.durable import sha256_of_file, sync_folder, write_text
 from synth_ct.kit.numerics import numerics
 from synth_ct.kit.quarantine import REPORT
@@ -117,7 +119,7 @@ def partial_of(folder: Path) -> Path:
 
 
 @contextmanager
-def publish(folder: Path, wanted: Record) -> Generator[Path, None, None]:
+def publish(folder: Path, wanted: Record, device: str = "cpu") -> Generator[Path, None, None]:
     """Yield the locked workspace to fill; it takes its real name only if the block succeeds.
 
     What an earlier, killed run of the same recipe left in the workspace is still there.
@@ -136,7 +138,7 @@ def publish(folder: Path, wanted: Record) -> Generator[Path, None, None]:
     try:
         _begin_or_continue(workspace, wanted)
         yield workspace
-        _finish(workspace, folder, wanted)
+        _finish(workspace, folder, wanted, device)
     finally:
         lock.release()
 
@@ -149,14 +151,15 @@ def _begin_or_continue(workspace: Path, wanted: Record) -> None:
         write_text(plan, json.dumps(asdict(wanted), indent=1, allow_nan=False))
 
 
-def _finish(workspace: Path, folder: Path, wanted: Record) -> None:
+def _finish(workspace: Path, folder: Path, wanted: Record, device: str) -> None:
     ours = LOCAL_FILES | {PLAN, LOCK, RECORD}
     tops = sorted(p for p in workspace.iterdir() if p.is_file() and p.name not in ours)
     files = {p.name: sha256_of_file(p) for p in tops}
-    done = replace(wanted, files=files, code=code_hash(), numerics=numerics())
+    done = replace(wanted, files=files, code=code_hash(), numerics=numerics(device))
     write_text(workspace / RECORD, json.dumps(asdict(done), indent=1, allow_nan=False))
     for leftover in (PLAN, LOCK):
         (workspace / leftover).unlink(missing_ok=True)
+    shutil.rmtree(workspace / CHECKPOINTS, ignore_errors=True)
     if folder.exists():
         folder.rmdir()  # an empty folder a person made beforehand
     workspace.rename(folder)

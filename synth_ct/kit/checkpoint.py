@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from synth_ct.kit.durable import sha256_of, sync_folder, write_bytes, write_text
 from synth_ct.kit.quarantine import Refused
 
+CHECKPOINTS = "checkpoints"
+"""Where a training keeps its state while it lasts; a finished folder has its weights alone."""
 SUMS = "SHA256SUMS"
 TENSORS = "tensors.safetensors"
 REST = "rest.json"

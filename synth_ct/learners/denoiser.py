@@ -26,7 +26,7 @@ from synth_ct.learners.prior import AT_ONCE, embedded
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.denoiser import Denoiser, DenoiserSizes
 from synth_ct.models.progressive_encoder import ProgressiveEncoder
-from synth_ct.pairs.arrays import Pairs, drawn
+from synth_ct.pairs.arrays import Pairs, drawn, in_parts
 
 DENOISER = "denoiser"
 LOSSES = {"l1": functional.l1_loss, "l2": functional.mse_loss}
@@ -179,7 +179,7 @@ def priors_of(
     prior: ProgressiveEncoder, pairs: Pairs, numbers: np.ndarray, device: torch.device
 ) -> Tensor:
     """What the frozen progressive encoder makes of these films, each seen once."""
-    parts = np.array_split(numbers, max(1, -(-len(numbers) // AT_ONCE)))
+    parts = in_parts(numbers, AT_ONCE)
     with torch.no_grad():
         return torch.cat([prior(pairs.film(part, device)).y_BCXYZ for part in parts])
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from synth_ct.kit import ranks
-from synth_ct.kit.checkpoint import Checkpoints, save_weights
+from synth_ct.kit.checkpoint import CHECKPOINTS, Checkpoints, save_weights
 from synth_ct.kit.durable import write_text
 from synth_ct.kit.loop import AVERAGES, Batches, Learner, Log, Training, train
 
 CURVE = "curve.jsonl"
 ROWS = "rows.jsonl"
-CHECKPOINTS = "checkpoints"
 MOST_POINTS = 2000
 """A curve of more steps than this keeps every n-th."""
 

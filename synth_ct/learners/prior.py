@@ -19,7 +19,7 @@ from synth_ct.learners.place import Place, fit, keep
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.progressive_encoder import AuxiliaryDecoder, PriorSizes, ProgressiveEncoder
 from synth_ct.models.quantizers import CodebookQuantiser, QuantiserSizes
-from synth_ct.pairs.arrays import Pairs, drawn
+from synth_ct.pairs.arrays import Pairs, drawn, in_parts
 
 PRIOR, AUXILIARY_DECODER = "prior", "auxiliary_decoder"
 AT_ONCE = 4
@@ -177,7 +177,7 @@ def embedded(
     autoencoder: Autoencoder, pairs: Pairs, numbers: np.ndarray, device: torch.device
 ) -> Tensor:
     """What the frozen autoencoder makes of these CTs, each encoded once."""
-    parts = np.array_split(numbers, max(1, -(-len(numbers) // AT_ONCE)))
+    parts = in_parts(numbers, AT_ONCE)
     with torch.no_grad():
         return torch.cat([autoencoder.embed(pairs.ct(part, device)) for part in parts])
 

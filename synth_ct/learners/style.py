@@ -177,8 +177,8 @@ def train_style(
     recipe: StyleRecipe, real_films_NUV: np.ndarray, drr_films_NUV: np.ndarray, place: Place
 ) -> None:
     """Learn from framed films of both domains, and keep what turns a real one into a DRR."""
-    _demand_films(real_films_NUV, drr_films_NUV, recipe.training.micro_batch)
     if recipe.kind == "cyclegan":
+        _demand_films(real_films_NUV, drr_films_NUV, recipe.training.micro_batch)
         learner = StyleLearner(recipe, real_films_NUV.shape[-1], place.device)
         batches = style_batches(recipe.training, real_films_NUV, drr_films_NUV, place.device)
         weights = fit(learner, batches, recipe.training, place)[TO_DRR]

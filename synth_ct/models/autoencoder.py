@@ -43,6 +43,12 @@ class AutoencoderSizes(Recipe):
     """A level's first block, which takes the channels down, before the upsampling, not after."""
     groups: int = Field(default=8, ge=1)
 
+    @property
+    def embedded_channels(self) -> int:
+        """Of what `embed` gives: what a diffusion sees."""
+        fsq = self.quantiser.kind == "fsq"
+        return len(self.quantiser.levels) if fsq else self.latent_channels
+
     @model_validator(mode="after")
     def _relations(self) -> "AutoencoderSizes":
         odd = [c for c in self.channels if c % self.groups]

@@ -74,6 +74,11 @@ class Pairs:
         return _moved(torch.from_numpy(chosen)[:, None], device)
 
 
+def in_parts(numbers: np.ndarray, most: int) -> list[np.ndarray]:
+    """The numbers in order, as evenly as possible, at most so many together."""
+    return np.array_split(numbers, max(1, -(-len(numbers) // most)))
+
+
 def working_affine(size: int) -> Affine:
     """The nominal grid of every working volume."""
     return centred_affine((size, size, size), (FIELD_MM / size,) * 3)

@@ -32,7 +32,7 @@ FROZEN = {
     "quickstart": "--root --workers --json",
     "reconstruct": "RADIOGRAPH... OUT --model --samples --seed --drr --max-quarantine --strict"
     " --json",
-    "evaluate": "ROOT --table --figure --samples --cases --lpips --seed --json",
+    "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
 }
 
 

@@ -102,9 +102,7 @@ def ingested(root: Path, importer: str) -> None:
 
 
 def test_absent_real_data_is_asked_for_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"synth-ct ingest lidc SRC .*cohorts/ct"
-    ):
+    with pytest.raises(ValueError, match=r"synth-ct ingest lidc SRC .*cohorts/ct"):
         go([NUMBERS, REAL], tmp_path)
     assert not (tmp_path / NUMBERS.name).exists()
 

@@ -1,5 +1,6 @@
 """One radiograph and a seed become a volume: always the same one, whoever goes along."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,13 +38,25 @@ def test_a_volume_is_hounsfield_units_on_the_nominal_grid(
     assert volume.affine[0, 3] == -(32 - 1) / 2 * FIELD_MM / 32
 
 
-def test_companions_and_places_change_no_bit(models: XctDiff, films: torch.Tensor) -> None:
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+def test_companions_and_places_change_no_bit(
+    models: XctDiff, films: torch.Tensor, threads: int
+) -> None:
     assert models.micro_batch == 2
     alone = generate(models, films[:1], [7])[0].array_XYZ
     first = generate(models, films[:3], [7, 8, 9])[0].array_XYZ
     second = generate(models, films[[2, 0, 1]], [9, 7, 8])[1].array_XYZ
     np.testing.assert_array_equal(alone, first)
     np.testing.assert_array_equal(alone, second)
+    assert torch.get_num_threads() == threads
 
 
 def test_other_films_and_other_seeds_give_other_volumes(

@@ -1,7 +1,9 @@
 """Radiograph files to CT files: valid, named by content, the same for the same seed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,8 +12,10 @@ import SimpleITK
 import torch
 from PIL import Image
 
+from synth_ct.generate import generate
 from synth_ct.generator import Generator, open_generator
 from synth_ct.kit.seeds import seed_for
+from synth_ct.kit.volume import Volume
 from synth_ct.pairs.disk import open_pairs
 from synth_ct.reconstruct import Made, Sampling, read_films, reconstruct, volume_id
 
@@ -33,7 +37,7 @@ def radiographs(generator_root: Path, tmp_path_factory: pytest.TempPathFactory) 
     return paths
 
 
-def go(generator: Generator, paths: list[Path], out: Path, **how: int) -> list[Made]:
+def go(generator: Generator, paths: list[Path], out: Path, **how: Any) -> list[Made]:
     films, set_aside = read_films(paths, generator.about.recipe.size)
     assert not set_aside
     return reconstruct(generator, films, out, Sampling(**how), lambda done=1, note="": None)
@@ -78,8 +82,10 @@ def test_several_samples_give_a_mean_and_where_they_differ(
 ) -> None:
     made = go(generator, radiographs[:1], tmp_path, samples=3)
     stack = np.stack([nib.load(tmp_path / one.file).get_fdata() for one in made])
-    mean = nib.load(tmp_path / f"{made[0].id}-mean.nii.gz").get_fdata()
-    spread = nib.load(tmp_path / f"{made[0].id}-sd.nii.gz").get_fdata()
+    mean = nib.load(tmp_path / f"{made[0].id}-of3-mean.nii.gz").get_fdata()
+    spread = nib.load(tmp_path / f"{made[0].id}-of3-sd.nii.gz").get_fdata()
+    about = json.loads((tmp_path / f"{made[0].id}-of3.json").read_text())
+    assert about["what"].startswith("SYNTHETIC")
     assert np.abs(mean - stack.mean(0)).max() <= 0.5
     assert np.abs(spread - stack.std(0, ddof=1)).max() <= 0.5
     assert spread.max() > 0
@@ -94,7 +100,7 @@ def test_a_sidecar_says_what_it_is_and_names_nobody(
     assert about["what"].startswith("SYNTHETIC")
     assert (about["scale"], about["trained_on"]) == ("nominal", "phantoms")
     assert about["seed"] == seed_for(0, "volume", made.id)
-    assert about["id"] == volume_id(about["radiograph_sha256"], generator, 0, 0)
+    assert about["id"] == volume_id(about["radiograph_sha256"], generator, Sampling(), 0)
     assert isinstance(about["accepted"], bool)
     assert "patient" not in text
     assert "patient name 0" in (tmp_path / "sources.csv").read_text()
@@ -111,9 +117,48 @@ def test_what_is_no_radiograph_is_set_aside_and_the_others_go_on(
     radiographs: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "letter.png").write_bytes(b"Dear colleague")
-    films, set_aside = read_films([tmp_path / "letter.png", *radiographs], 32)
+    wrong = [tmp_path / "letter.png", tmp_path / "nowhere.png"]
+    films, set_aside = read_films([*wrong, *radiographs], 32)
     assert len(films) == 2
-    assert [row.file for row in set_aside] == ["letter.png"]
+    assert [row.file for row in set_aside] == ["letter.png", "nowhere.png"]
+
+
+def test_a_film_that_keeps_its_style_and_a_prior_alone_are_other_volumes(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    usual = go(generator, radiographs[:1], tmp_path)
+    kept = go(generator, radiographs[:1], tmp_path, drr=True)
+    prior = replace(generator, models=replace(generator.models, denoiser=None))
+    alone = go(prior, radiographs[:1], tmp_path)
+    assert len({one.id for one in (*usual, *kept, *alone)}) == 3
+
+
+def test_a_second_run_into_a_folder_keeps_what_the_first_noted(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    for path in radiographs:
+        go(generator, [path], tmp_path)
+    noted = (tmp_path / "sources.csv").read_text()
+    assert all(path.name in noted for path in radiographs)
+
+
+def test_a_sample_without_finite_values_is_rejected_and_the_others_are_kept(
+    generator: Generator,
+    radiographs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def poisoned(*given: object) -> list[Volume]:
+        volumes = generate(*given)  # type: ignore[arg-type]
+        volumes[1].array_XYZ[0, 0, 0] = np.nan
+        return volumes
+
+    monkeypatch.setattr("synth_ct.reconstruct.generate", poisoned)
+    made = go(generator, radiographs[:1], tmp_path, samples=3)
+    assert [one.verdict.reason == "not_finite" for one in made] == [False, True, False]
+    assert made[1].file is None
+    assert not (tmp_path / f"{made[1].id}.nii.gz").exists()
+    assert json.loads((tmp_path / f"{made[0].id}-of3.json").read_text())["samples"] == 2
 
 
 @pytest.mark.real_data
