@@ -316,7 +316,7 @@ def _make(
     from ray_jobs.steps import steps_of
 
     steps = plan.until(steps_of(chosen), until)
-    if train_workers > 1:
+    if train_workers > 1 or os.environ.get("RAY_ADDRESS"):  # a cluster's driver never trains
         from ray_jobs.train import on_ray
 
         steps = on_ray(steps, folder, train_workers)

@@ -298,11 +298,12 @@ def figure2(question: Question, file: Path) -> None:
     """Real radiographs, DRRs of other patients, and the radiographs restyled."""
     generator, held = opened(question.root), held_out(question)
     cohort = Cohort.open(question.of_the_run / "cohorts/radiographs")
-    cases = [case for case in cohort.of("test") if case.finding.startswith("NORMAL")][:SHOWN]
+    unseen = [case for case in cohort.cases if case.split != "train"]
+    cases = sorted(unseen, key=lambda case: not case.finding.startswith("NORMAL"))[:SHOWN]
     if not cases:
         raise ValueError(
-            f"no NORMAL radiograph of {cohort.folder} is in the test part, so there is none to "
-            "show; make the cohort larger"
+            f"every radiograph of {cohort.folder} was trained on, so there is none to show; "
+            "make the cohort larger"
         )
     with progress("radiographs", len(cases)) as tick:
         films = framed_films(cohort, cases, held.pairs.size, tick)

@@ -4,10 +4,10 @@ import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from ray_jobs.generators import (
     paper_generator,
@@ -23,6 +23,8 @@ from synth_ct.learners.autoencoder import AutoencoderRecipe
 from synth_ct.phantom.chest_xray import Twin
 from synth_ct.phantom.recipe import PhantomCohort
 
+MADE, INGESTED = "(made)", "(ingested)"
+
 
 class Ingested(Recipe):
     """A cohort of real data, which `synth-ct ingest` puts below the root before the run."""
@@ -32,16 +34,27 @@ class Ingested(Recipe):
     """Of the division by patient, as given to `ingest`."""
 
 
+def _kind(source: Any) -> str:
+    """Which of the two a table or a recipe is."""
+    named = "importer" in source if isinstance(source, dict) else isinstance(source, Ingested)
+    return INGESTED if named else MADE
+
+
+Real = Annotated[Ingested, Tag(INGESTED)]
+Volumes = Annotated[Annotated[PhantomCohort, Tag(MADE)] | Real, Discriminator(_kind)]
+Films = Annotated[Annotated[Twin, Tag(MADE)] | Real, Discriminator(_kind)]
+
+
 class Cohorts(Recipe):
     """What everything is made from. Families differ: pretrained on A, fine-tuned on B."""
 
-    ct: PhantomCohort | Ingested
+    ct: Volumes
     """CT the generator learns from."""
-    radiographs: Twin | Ingested
+    radiographs: Films
     """Of other patients. Phantoms' films are made to look unlike DRRs."""
-    bcv: PhantomCohort | Ingested
+    bcv: Volumes
     """Labelled abdomens, 13 organs."""
-    spleen: PhantomCohort | Ingested
+    spleen: Volumes
     """Labelled abdomens, spleen only."""
 
 
@@ -215,5 +228,10 @@ def checked(fields: dict[str, Any], origin: str) -> Run:
     try:
         return Run.model_validate(fields)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        faults = [f"{_named(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ValueError(f"{origin}: {'; '.join(faults)}") from error
+
+
+def _named(place: tuple[int | str, ...]) -> str:
+    """A field as a person writes it."""
+    return ".".join(str(part) for part in place if part not in (MADE, INGESTED))

@@ -85,7 +85,7 @@ def even_threads() -> Generator[None, None, None]:
         torch.set_num_threads(before)
 
 
-def padded(film_B1UV: FilmBatch, size: int) -> FilmBatch:
+def padded(film_B1UV: FilmBatch, size: int) -> Tensor:
     """Fill a short batch up by repeating its last film."""
     missing = size - len(film_B1UV)
     return torch.cat([film_B1UV, film_B1UV[-1:].expand(missing, -1, -1, -1)])

@@ -27,7 +27,7 @@ from synth_ct.kit.numerics import numerics
 from synth_ct.kit.progress import Tick
 from synth_ct.kit.quarantine import Refused, SetAside, printable, write_report
 from synth_ct.kit.seeds import seed_for
-from synth_ct.kit.volume import Volume, save
+from synth_ct.kit.volume import Volume, save, to_int16
 from synth_ct.quality import Verdict, judge
 from synth_ct.xray.frame import frame
 from synth_ct.xray.pose import read_radiograph
@@ -178,7 +178,7 @@ def _origin(generator: Generator) -> dict[str, Any]:
 
 def _write_spread(generator: Generator, volumes: Sequence[Volume], first: str, out: Path) -> None:
     """The mean of a radiograph's samples, and their standard deviation in HU: where they differ."""
-    stack = [v.array_XYZ for v in volumes if np.isfinite(v.array_XYZ).all()]
+    stack = [to_int16(v.array_XYZ) for v in volumes if np.isfinite(v.array_XYZ).all()]
     if len(stack) < 2:
         return
     mean, spread = np.mean(stack, axis=0), np.std(stack, axis=0, ddof=1)

@@ -10,6 +10,7 @@ with x real, y generated, s the sigmoid; means over patches. In the log form the
 log s(D(y)) instead of descending log(1 - s(D(y))): the same goal, with a gradient where it loses.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,7 +24,9 @@ WIDEST = 8
 """Channels grow up to this many times the first layer's."""
 
 
-def patch_layers(dims: Dims, width: int, layers: int) -> nn.Sequential:
+def patch_layers(
+    dims: Dims, width: int, layers: int, norm: Callable[[int], nn.Module] = group_norm
+) -> nn.Sequential:
     """Convolutions 4 wide: `layers` with stride 2, one with stride 1, one to a score per patch."""
     conv = CONV[dims]
     parts: list[nn.Module] = [conv(1, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
@@ -32,7 +35,7 @@ def patch_layers(dims: Dims, width: int, layers: int) -> nn.Sequential:
         wider = width * min(2**layer, WIDEST)
         stride = 2 if layer < layers else 1
         parts.append(conv(channels, wider, 4, stride=stride, padding=1, bias=False))
-        parts += [group_norm(wider), nn.LeakyReLU(0.2)]
+        parts += [norm(wider), nn.LeakyReLU(0.2)]
         channels = wider
     return nn.Sequential(*parts, conv(channels, 1, 4, padding=1)).apply(_small_weights)
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synth_ct.kit.recipe import Recipe
+from synth_ct.models.discriminators import patch_layers
 
 SHRINKAGE = 4
 """Pixels of a film to one position of the residual blocks, along each side."""
 INITIAL_SPREAD = 0.02
-LEAK = 0.2
 
 
 class StyleSizes(Recipe):
@@ -110,21 +110,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64, layers: int = 3) -> None:
         super().__init__()
-        parts: list[nn.Module] = [
-            nn.Conv2d(1, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(LEAK, inplace=True),
-        ]
-        channels = width
-        for layer in range(1, layers + 1):
-            wider = width * min(2**layer, 8)
-            stride = 2 if layer < layers else 1
-            parts += [
-                nn.Conv2d(channels, wider, 4, stride=stride, padding=1, bias=False),
-                nn.InstanceNorm2d(wider),
-                nn.LeakyReLU(LEAK, inplace=True),
-            ]
-            channels = wider
-        self.layers = nn.Sequential(*parts, nn.Conv2d(channels, 1, 4, padding=1))
+        self.layers = patch_layers(2, width, layers, nn.InstanceNorm2d)
 
     def forward(self, film_B1UV: Tensor) -> Tensor:
         """One score a patch."""

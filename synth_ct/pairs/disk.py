@@ -21,6 +21,7 @@ from synth_ct.cohort.pool import worker_pool
 from synth_ct.kit.artifact import read_record
 from synth_ct.kit.durable import sha256_of_file, write_text
 from synth_ct.kit.effort import Effort
+from synth_ct.kit.quarantine import SetAside, write_report
 from synth_ct.kit.recipe import Recipe
 from synth_ct.pairs.arrays import Pair, Pairs
 from synth_ct.pairs.make import make_pair
@@ -74,6 +75,7 @@ def _assemble(cohort: Cohort, size: int, workspace: Path) -> None:
     abouts = {case.id: _about(workspace / PARTS / f"{case.id}.npz") for case in cohort.cases}
     left_out = [i for i, about in abouts.items() if "no_lung_field" in about["notes"]]
     kept = [case for case in cohort.cases if case.id not in left_out]
+    write_report(workspace, [_set_aside(case) for case in cohort.cases if case.id in left_out])
     if not kept:
         raise ValueError(f"no CT of {cohort.folder} shows a thorax; pairs need chest CT")
     create = partial(np.lib.format.open_memmap, mode="w+")
@@ -90,6 +92,15 @@ def _assemble(cohort: Cohort, size: int, workspace: Path) -> None:
     for case in cohort.cases:
         (workspace / PARTS / f"{case.id}.npz").unlink()
     (workspace / PARTS).rmdir()
+
+
+def _set_aside(case: Case) -> SetAside:
+    return SetAside(
+        code="E_NO_THORAX",
+        file=case.file,
+        cause="no thorax was found in its film, so film and volume cannot be aligned",
+        remedy="look at it with `synth-ct drr`; if it is a chest, report it",
+    )
 
 
 def _about(part: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from PIL import Image
 from ray_jobs import cli
 from ray_jobs.cli import app
 from ray_jobs.console import Tolerance, guarded
-from ray_jobs.plan import STAGES
+from ray_jobs.plan import STAGES, Step
 from ray_jobs.recipes import RECIPES
 from synth_ct.phantom import Family, Kind
 from synth_ct.sources.importers import IMPORTERS
@@ -216,7 +216,7 @@ def test_run_makes_all_that_exists_and_the_second_time_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--set", "cohorts.ct.count=3", "--set", "cohorts.bcv.count=2"]
-    small += ["--set", "cohorts.spleen.count=2", "--set", "cohorts.chest_xray.count=6"]
+    small += ["--set", "cohorts.spleen.count=2", "--set", "cohorts.radiographs.count=6"]
     command = ["run", "tiny", "--root", tmp_path, *small, "--until", "cohorts", "--json"]
     assert synth_ct(*command, "--dry-run") == 0
     assert {s["status"] for s in json.loads(capsys.readouterr().out)["steps"]} == {"missing"}
@@ -236,3 +236,18 @@ def test_show_and_run_speak_the_same_toml(
     (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
     assert synth_ct("show", tmp_path / "mine.toml", "--json") == 0
     assert json.loads(capsys.readouterr().out)["seed"] == 7
+
+
+def test_with_a_cluster_to_join_the_driver_never_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sent: list[int] = []
+
+    def on_ray(steps: list[Step], root: Path, workers: int) -> list[Step]:
+        sent.append(workers)
+        return []
+
+    monkeypatch.setattr("ray_jobs.train.on_ray", on_ray)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://nowhere:10001")
+    assert synth_ct("run", "tiny", "--root", tmp_path, "--until", "cohorts") == 0
+    assert sent == [1]

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -93,7 +94,9 @@ def test_table_3_has_a_row_for_each_generator(
 @pytest.mark.parametrize("figure", ["2", "3"])
 def test_figures_are_pictures(figure: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = evaluate(root, capsys, "--figure", figure, "--samples", "1")
-    assert min(Image.open(str(answer["figure"])).size) > 300
+    picture = Image.open(str(answer["figure"])).convert("L")
+    assert min(picture.size) > 300
+    assert np.asarray(picture).std() > 20
 
 
 @pytest.mark.parametrize(

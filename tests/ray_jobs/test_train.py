@@ -201,7 +201,8 @@ def test_only_trainings_go_to_ray_and_style_to_one_worker(
     halves = Training(seed=0, steps=1, global_batch=4, micro_batch=2)
     sent = on_ray([cohort, simple, style, step(halves)], tmp_path, workers=2)
     assert sent[:2] == [cohort, simple]
-    assert [s.make for s in sent[2:]] != [style_stage, prior_stage]
+    assert sent[2].make is not style_stage
+    assert sent[3].make is not prior_stage
     assert [s.gpus for s in sent] == [0, 0, 1, 0]
 
 

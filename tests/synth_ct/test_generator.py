@@ -79,5 +79,5 @@ def test_parts_that_do_not_fit_are_refused(part: dict[str, object], said: str) -
 def test_latents_of_different_widths_do_not_fit() -> None:
     recipe = tiny_generator()
     sizes = changed(recipe.autoencoder.sizes, latent_channels=8)
-    with pytest.raises(ValidationError, match="latent_channels differ"):
+    with pytest.raises(ValidationError, match="channels of the latent differ"):
         changed(recipe, autoencoder=changed(recipe.autoencoder, sizes=sizes))

@@ -110,7 +110,8 @@ def test_the_preview_shows_three_planes(
     generator: Generator, radiographs: list[Path], tmp_path: Path
 ) -> None:
     (made,) = go(generator, radiographs[:1], tmp_path)
-    assert Image.open(tmp_path / f"{made.id}.png").size == (3 * 32, 32)
+    with Image.open(tmp_path / f"{made.id}.png") as picture:
+        assert picture.size == (3 * 32, 32)
 
 
 def test_what_is_no_radiograph_is_set_aside_and_the_others_go_on(

@@ -1,5 +1,6 @@
 """Pairs: the volume shows what its film shows, whatever the CT's size, place or orientation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,8 @@ import torch
 from synth_ct.cohort import Cohort
 from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.effort import Effort
-from synth_ct.kit.volume import Volume, spacing_mm
+from synth_ct.kit.quarantine import read_report
+from synth_ct.kit.volume import Volume, save, spacing_mm
 from synth_ct.pairs.arrays import FIELD_MM, Pair, Pairs, drawn, working_affine
 from synth_ct.pairs.disk import PairsRecipe, make_pairs, open_pairs, subject_of
 from synth_ct.pairs.make import make_pair
@@ -127,7 +129,23 @@ def test_a_flipped_bit_in_the_arrays_is_noticed(folder: Path, tmp_path: Path) ->
         open_pairs(tmp_path)
 
 
-def test_ct_without_a_thorax_is_refused(tmp_path: Path) -> None:
+def test_a_ct_without_a_thorax_is_set_aside_and_named(tmp_path: Path) -> None:
+    with publish(tmp_path / "ct", Record(kind="phantoms", recipe={})) as workspace:
+        recipe = PhantomCohort(kind="chest", count=3, size=32)
+        make_phantom_cohort(recipe, workspace, Effort())
+    cohort = Cohort.open(tmp_path / "ct")
+    case = cohort.cases[0]
+    air = Volume(np.full((32, 32, 32), -1000, np.int16), cohort.volume(case).affine)
+    sha256 = save(air, cohort.folder / case.file)
+    cohort = replace(cohort, cases=(replace(case, file_sha256=sha256), *cohort.cases[1:]))
+    with publish(tmp_path / "pairs", Record(kind="pairs", recipe={})) as workspace:
+        make_pairs(PairsRecipe(size=32), cohort, workspace, Effort())
+    (row,) = read_report(tmp_path / "pairs")
+    assert (row.code, row.file) == ("E_NO_THORAX", cohort.cases[0].file)
+    assert len(open_pairs(tmp_path / "pairs").rows) == 2
+
+
+def test_radiographs_are_no_ct(tmp_path: Path) -> None:
     with publish(tmp_path / "b", Record(kind="phantoms", recipe={})) as workspace:
         recipe = PhantomCohort(kind="chest", count=1, size=32)
         make_phantom_cohort(recipe, workspace, Effort())
