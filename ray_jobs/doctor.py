@@ -119,7 +119,7 @@ def _gpu() -> Finding:
     query = [tool or "", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     asked = subprocess.run(query, capture_output=True, text=True, check=False) if tool else None
     if asked is None or asked.returncode != 0:
-        remedy = "recipes `tiny` and `small` run without; larger ones want a CUDA device"
+        remedy = "recipes `tiny` and `small_cpu` run without; larger ones want a CUDA device"
         return Finding(what="gpu", verdict="note", detail="none", remedy=remedy)
     return Finding(what="gpu", verdict="ok", detail="; ".join(asked.stdout.strip().splitlines()))
 

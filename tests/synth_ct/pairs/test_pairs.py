@@ -104,6 +104,7 @@ def test_pairs_come_back_as_they_were_made_with_any_number_of_workers(folder: Pa
     assert sorted(p.name for p in folder.iterdir()) == [
         "films.npy",
         "pairs.json",
+        "quarantine.json",
         "record.json",
         "volumes.npy",
     ]
