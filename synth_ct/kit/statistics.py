@@ -19,6 +19,8 @@ Values = Float[ndarray, "n"]
 Resampled = Float[ndarray, "b"]
 
 LEVEL = 0.95
+FEWEST = 5
+"""Two values give a bootstrap three different means: an interval of no width."""
 RESAMPLES = 10_000
 EXACT_UP_TO = 14
 """With so many patients all 2^14 signs are tried; with more they are drawn."""
@@ -67,9 +69,15 @@ def mean_interval(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """[m - q(1 - a/2) se, m - q(a/2) se], q the quantiles of the bootstrap's t."""
+    """[m - q(1 - a/2) se, m - q(a/2) se], q the quantiles of the bootstrap's t.
+
+    Fewer than `FEWEST` values have too few resamples to tell; Student's t then stands for them.
+    """
     mean, error = _mean_and_error(values_N)
     tail = (1 - level) / 2
+    if len(values_N) < FEWEST:
+        reach = float(stats.t.ppf(1 - tail, len(values_N) - 1)) * error
+        return Interval(mean - reach, mean + reach)
     low, high = np.quantile(_bootstrap_t(values_N, random, resamples), [tail, 1 - tail]).tolist()
     return Interval(mean - high * error, mean - low * error)
 

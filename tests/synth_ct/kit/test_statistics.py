@@ -132,3 +132,8 @@ def test_one_patient_or_an_infinite_one_is_refused(
     for question in (s.mean_interval, s.sign_flip_p):
         with pytest.raises(ValueError, match="at least two"):
             question(np.array(values), rng)
+
+
+def test_two_patients_give_an_interval_wide_enough_to_mean_it(rng: np.random.Generator) -> None:
+    low, high = s.mean_interval(np.array([20.0, 24.0]), rng)
+    assert (low, high) == pytest.approx((22 - 12.706 * 2, 22 + 12.706 * 2), abs=0.01)
