@@ -145,7 +145,8 @@ def publish(folder: Path, wanted: Record, device: str = "cpu") -> Generator[Path
 
 def _begin_or_continue(workspace: Path, wanted: Record) -> None:
     plan = workspace / PLAN
-    if plan.exists():
+    begun = {path.name for path in workspace.iterdir()} - {PLAN, LOCK}
+    if plan.exists() and begun:
         refuse_other(workspace, Record(**json.loads(plan.read_text())), wanted)
     else:
         write_text(plan, json.dumps(asdict(wanted), indent=1, allow_nan=False))

@@ -73,7 +73,8 @@ def test_another_recipe_is_refused_and_the_field_is_named(tmp_path: Path, finish
     if finished:
         make(tmp_path / "a")
     else:
-        with pytest.raises(RuntimeError), publish(tmp_path / "a", ASKED):
+        with pytest.raises(RuntimeError), publish(tmp_path / "a", ASKED) as workspace:
+            (workspace / "receipt").write_text("half done")
             raise RuntimeError
     other = replace(ASKED, recipe={"steps": 30, "net": {"width": 9}})
     with pytest.raises(ValueError, match=r"differ: recipe\.net\.width\."):
@@ -110,3 +111,11 @@ def test_a_damaged_record_is_not_taken_for_absence(tmp_path: Path) -> None:
     (tmp_path / "a" / "record.json").write_text(json.dumps({"kind": "corpus"})[:-3])
     with pytest.raises(ValueError, match=r"record\.json is damaged"):
         read_record(tmp_path / "a")
+
+
+def test_a_recipe_that_failed_before_any_work_does_not_block_the_mended_one(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), publish(tmp_path / "a", Record(kind="x", recipe={"n": 1})):
+        raise RuntimeError("no such crop")
+    with publish(tmp_path / "a", Record(kind="x", recipe={"n": 2})) as workspace:
+        (workspace / "made.txt").write_text("2")
+    assert (tmp_path / "a/made.txt").read_text() == "2"
