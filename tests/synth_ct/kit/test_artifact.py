@@ -20,6 +20,12 @@ def make(folder: Path, wanted: Record = ASKED, text: str = "...") -> None:
         (work / "whole.txt").write_text(text)
 
 
+def give_up_half_way(folder: Path) -> None:
+    with publish(folder, ASKED) as workspace:
+        (workspace / "receipt").write_text("half done")
+        raise RuntimeError
+
+
 def test_a_finished_artifact_is_recognised_and_says_what_made_it(tmp_path: Path) -> None:
     assert not is_done(tmp_path / "a", ASKED)
     make(tmp_path / "a")
@@ -73,9 +79,8 @@ def test_another_recipe_is_refused_and_the_field_is_named(tmp_path: Path, finish
     if finished:
         make(tmp_path / "a")
     else:
-        with pytest.raises(RuntimeError), publish(tmp_path / "a", ASKED) as workspace:
-            (workspace / "receipt").write_text("half done")
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            give_up_half_way(tmp_path / "a")
     other = replace(ASKED, recipe={"steps": 30, "net": {"width": 9}})
     with pytest.raises(ValueError, match=r"differ: recipe\.net\.width\."):
         make(tmp_path / "a", other)
