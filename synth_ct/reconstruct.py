@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from synth_ct.evaluation.figures import SHOWN_HU, upright
 from synth_ct.generate import generate, restyled
 from synth_ct.generator import Generator
 from synth_ct.kit.artifact import code_hash
@@ -28,6 +27,7 @@ from synth_ct.kit.progress import Tick
 from synth_ct.kit.quarantine import Refused, SetAside, printable, write_report
 from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume, save, to_int16
+from synth_ct.preview import preview
 from synth_ct.quality import Verdict, judge
 from synth_ct.xray.frame import frame
 from synth_ct.xray.pose import read_radiograph
@@ -147,7 +147,7 @@ def _write(
 ) -> None:
     sha256 = save(volume, out / made.file) if made.file else ""
     if made.file:
-        write_bytes(out / f"{made.id}.png", preview(volume))
+        write_bytes(out / f"{made.id}.png", preview(volume, made.id))
     sidecar = {
         "id": made.id,
         **_origin(generator),
@@ -189,18 +189,6 @@ def _write_spread(generator: Generator, volumes: Sequence[Volume], first: str, o
     }
     sidecar = {**_origin(generator), "first": first, "samples": len(stack), "file_sha256": files}
     write_text(out / f"{name}.json", json.dumps(sidecar, indent=1, allow_nan=False))
-
-
-def preview(volume: Volume) -> bytes:
-    """Axial, coronal and sagittal slice through the middle, side by side, as PNG."""
-    from PIL import Image
-
-    low, high = SHOWN_HU
-    planes = [upright(volume.array_XYZ, plane) for plane in ("axial", "coronal", "sagittal")]
-    grey = np.clip((np.concatenate(planes, axis=1) - low) / (high - low), 0, 1)
-    file = io.BytesIO()
-    Image.fromarray(np.rint(255 * grey).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def _note_sources(made: Sequence[Made], file: Path) -> None:

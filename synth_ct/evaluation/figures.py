@@ -17,11 +17,8 @@ from matplotlib.figure import Figure
 
 from synth_ct.kit.axes import FilmArray, HuArray
 from synth_ct.kit.durable import write_bytes
+from synth_ct.preview import PLANES, SHOWN_HU, upright
 
-PLANES = ("axial", "coronal", "sagittal")
-ACROSS = {"sagittal": 0, "coronal": 1, "axial": 2}
-SHOWN_HU = (-1000.0, 500.0)
-"""Lungs and soft tissue in one picture; bone saturates."""
 CELL_INCHES = 1.6
 MARGIN_INCHES = 0.4
 DOTS_PER_INCH = 120
@@ -52,17 +49,6 @@ def chosen_cases(psnr: Mapping[str, float]) -> tuple[Shown, ...]:
     ranked = sorted(psnr, key=lambda case: (-psnr[case], case))
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
     return tuple(Shown(ranked[place], why) for why, place in places.items())
-
-
-def upright(hu_XYZ: HuArray, plane: str, place: float = 0.5) -> FilmArray:
-    """One slice with rows from superior (or anterior) down, columns from patient right (or front).
-
-    Both remaining axes of the body point the other way, hence the flips.
-    """
-    axis = ACROSS[plane]
-    index = min(int(place * hu_XYZ.shape[axis]), hu_XYZ.shape[axis] - 1)
-    slice_UV: FilmArray = np.take(hu_XYZ, index, axis=axis)[::-1, ::-1].T.astype(np.float32)
-    return slice_UV
 
 
 def style_figure(rows: Sequence[Triptych], file: Path) -> None:

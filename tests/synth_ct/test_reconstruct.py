@@ -1,5 +1,6 @@
 """Radiograph files to CT files: valid, named by content, the same for the same seed."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from synth_ct.generator import Generator, open_generator
 from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume
 from synth_ct.pairs.disk import open_pairs
+from synth_ct.preview import preview
 from synth_ct.reconstruct import Made, Sampling, read_films, reconstruct, volume_id
 
 
@@ -106,12 +108,14 @@ def test_a_sidecar_says_what_it_is_and_names_nobody(
     assert "patient name 0" in (tmp_path / "sources.csv").read_text()
 
 
-def test_the_preview_shows_three_planes(
+def test_a_picture_says_whose_it_is(
     generator: Generator, radiographs: list[Path], tmp_path: Path
 ) -> None:
     (made,) = go(generator, radiographs[:1], tmp_path)
-    with Image.open(tmp_path / f"{made.id}.png") as picture:
-        assert picture.size == (3 * 32, 32)
+    image = nib.load(tmp_path / made.file)
+    drawn = preview(Volume(np.asarray(image.dataobj), image.affine), made.id)
+    with Image.open(tmp_path / f"{made.id}.png") as there, Image.open(io.BytesIO(drawn)) as here:
+        assert np.abs(np.asarray(there, float) - np.asarray(here, float)).max() <= 1, "rounded HU"
 
 
 def test_what_is_no_radiograph_is_set_aside_and_the_others_go_on(
