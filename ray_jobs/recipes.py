@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from ray_jobs.generators import (
     paper_generator,
@@ -17,7 +17,7 @@ from ray_jobs.generators import (
     table3,
     tiny_generator,
 )
-from synth_ct.generator import GeneratorRecipe
+from synth_ct.generator import FolderName, GeneratorRecipe
 from synth_ct.kit.recipe import NOTHING, Recipe, changed
 from synth_ct.learners.autoencoder import AutoencoderRecipe
 from synth_ct.phantom.chest_xray import Twin
@@ -61,7 +61,7 @@ class Cohorts(Recipe):
 class Run(Recipe):
     """One experiment from cohorts to report."""
 
-    name: str = Field(min_length=1)
+    name: FolderName
     evidence: Literal["plumbing", "phantom", "real"]
     """How strong a statement the numbers of this run can carry."""
     seed: int = Field(ge=0)
@@ -70,10 +70,30 @@ class Run(Recipe):
     """Each training needs; without them it is refused, never done on a CPU instead."""
     cohorts: Cohorts
     generator: GeneratorRecipe
-    variations: Mapping[str, AutoencoderRecipe] = Field(default_factory=dict)
+    variations: Mapping[FolderName, AutoencoderRecipe] = Field(default_factory=dict)
     """Further autoencoders on the same pairs, by name: Table 2."""
     ablations: tuple[GeneratorRecipe, ...] = ()
     """Further generators on the same pairs: Table 3."""
+
+    @model_validator(mode="after")
+    def _share_the_pairs(self) -> "Run":
+        generators = (self.generator, *self.ablations)
+        names = [*(each.name for each in generators), *self.variations]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)} names two trainings, and they would be one folder: give "
+                "generator, ablations and variations names of their own"
+            )
+        odd = [each.name for each in generators if each.size != self.generator.size]
+        if odd:
+            raise ValueError(
+                f"{', '.join(odd)} is of another size than generator, {self.generator.size}; "
+                "all learn from the same pairs: make them equal"
+            )
+        for recipe in self.variations.values():
+            recipe.demand_fit(self.generator.size)
+        return self
 
 
 def tiny() -> Run:
@@ -228,10 +248,11 @@ def checked(fields: dict[str, Any], origin: str) -> Run:
     try:
         return Run.model_validate(fields)
     except ValidationError as error:
-        faults = [f"{_named(e['loc'])}: {e['msg']}" for e in error.errors()]
+        faults = [": ".join(filter(None, _said(e["loc"], e["msg"]))) for e in error.errors()]
         raise ValueError(f"{origin}: {'; '.join(faults)}") from error
 
 
-def _named(place: tuple[int | str, ...]) -> str:
-    """A field as a person writes it."""
-    return ".".join(str(part) for part in place if part not in (MADE, INGESTED))
+def _said(place: tuple[int | str, ...], message: str) -> tuple[str, str]:
+    """A field as a person writes it, and what is wrong with it in our own words."""
+    named = ".".join(str(part) for part in place if part not in (MADE, INGESTED))
+    return named, message.removeprefix("Value error, ")

@@ -11,15 +11,15 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import safetensors.numpy
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from synth_ct.diffusion import SamplerRecipe, demand_match
 from synth_ct.generate import XctDiff
-from synth_ct.kit.artifact import read_record
+from synth_ct.kit.artifact import PARTIAL, folder_name, read_record
 from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
 from synth_ct.kit.recipe import Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
@@ -34,10 +34,13 @@ REFERENCE = "quality.safetensors"
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
+FolderName = Annotated[str, AfterValidator(folder_name)]
+
+
 class GeneratorRecipe(Recipe):
     """XctDiff: how its four parts are trained and sampled."""
 
-    name: str = Field(min_length=1, pattern=r"^[a-z0-9_.-]+$")
+    name: FolderName
     """Of the folders below the root."""
     size: int = Field(ge=32, le=128, multiple_of=16)
     """Voxels, and pixels, a side."""
@@ -55,6 +58,7 @@ class GeneratorRecipe(Recipe):
             raise ValueError(
                 f"prior.sizes.film is {self.prior.sizes.film} and size {self.size}; make them equal"
             )
+        self.autoencoder.demand_fit(self.size)
         channels = {
             "autoencoder": self.autoencoder.sizes.embedded_channels,
             "prior": self.prior.sizes.latent_channels,
@@ -122,7 +126,7 @@ def find_generator(path: Path) -> Path:
     if (path / ABOUT).exists():
         return path
     found = sorted(p.parent for p in path.glob(f"generator/*/{ABOUT}"))
-    found = [p for p in found if not p.name.endswith(".partial")]
+    found = [p for p in found if not p.name.endswith(PARTIAL)]
     if len(found) == 1:
         return found[0]
     if found:

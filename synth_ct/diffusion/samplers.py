@@ -68,10 +68,10 @@ def demand_match(diffusion: DiffusionRecipe, sampler: SamplerRecipe) -> None:
             f"spacing {sampler.spacing!r} is one of noise levels, and a flow has times alone: "
             "choose spacing 'uniform'"
         )
-    if sampler.name == "ddpm" and sampler.evaluations > diffusion.places:
+    if diffusion.objective == "epsilon" and sampler.evaluations > diffusion.places:
         raise ValueError(
-            f"ddpm walks over the {diffusion.places} places of the schedule and cannot take "
-            f"{sampler.evaluations} evaluations: choose at most {diffusion.places}"
+            f"sampler.evaluations is {sampler.evaluations}, and the network learns only the "
+            f"{diffusion.places} places of the schedule: choose at most {diffusion.places}"
         )
 
 

@@ -7,6 +7,7 @@ died. `record.json` is written last and synced, then the folder takes its name i
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from synth_ct.kit.quarantine import REPORT
 
 RECORD = "record.json"
 PLAN = "recipe.partial.json"
+PARTIAL = ".partial"
 LOCK = ".lock"
 LOCAL_FILES = frozenset({REPORT, "sources.csv"})
 """Files that hold paths of this machine: never hashed into an identity, never exported."""
@@ -115,7 +117,17 @@ def is_done(folder: Path, wanted: Record) -> bool:
 
 def partial_of(folder: Path) -> Path:
     """Where the work on `folder` happens until it is finished."""
-    return folder.with_name(f"{folder.name}.partial")
+    return folder.with_name(f"{folder.name}{PARTIAL}")
+
+
+def folder_name(name: str) -> str:
+    """The name itself, if a finished folder can have it."""
+    if not re.fullmatch(r"[a-z0-9_][a-z0-9_.-]*", name) or name.endswith(PARTIAL):
+        raise ValueError(
+            f"{name!r} cannot name a folder of results: use small letters, digits, '_', '-' and "
+            f"'.', none of the last two first, and another end than {PARTIAL!r}"
+        )
+    return name
 
 
 @contextmanager

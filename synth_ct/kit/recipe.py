@@ -3,7 +3,7 @@
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 NOTHING = "none"
 """How text says None, for which TOML has no word."""
@@ -22,6 +22,16 @@ class Recipe(BaseModel):
             return fields
         optional = {n for n, f in cls.model_fields.items() if NoneType in get_args(f.annotation)}
         return {n: None if n in optional and v == NOTHING else v for n, v in fields.items()}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: Any) -> Any:
+        """Python takes true for 1, and a person who writes it meant something else."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        values = value if isinstance(value, list | tuple) else [value]
+        if {int, float} & {kind, *get_args(kind)} and any(isinstance(v, bool) for v in values):
+            raise ValueError("true and false are no numbers; give one")
+        return value
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -85,7 +85,7 @@ class AutoencoderRecipe(Recipe):
         if self.adversary.start >= self.training.steps:
             raise ValueError(
                 f"the discriminators would start at step {self.adversary.start} of "
-                f"{self.training.steps}, so never; start earlier, or say adversary = None"
+                f'{self.training.steps}, so never; start earlier, or say adversary = "none"'
             )
         if self.training.precision == "float16":
             raise ValueError(
@@ -93,6 +93,15 @@ class AutoencoderRecipe(Recipe):
                 "train with bfloat16 or float32"
             )
         return self
+
+    def demand_fit(self, size: int) -> None:
+        """Refuse crops, or whole volumes of so many voxels a side, that give no whole latent."""
+        side, factor = self.crop or size, self.sizes.downsampling
+        if side > size or side % factor:
+            raise ValueError(
+                f"crops of {side} voxels a side cannot be taken from volumes of {size} for a "
+                f"latent {factor} times smaller; use a multiple of {factor}, at most {size}"
+            )
 
 
 class AutoencoderBatch(NamedTuple):
@@ -246,14 +255,8 @@ def adaptive_weight(likeness: Tensor, adversarial: Tensor, last_weight: Tensor) 
 
 def train_autoencoder(recipe: AutoencoderRecipe, pairs: Pairs, place: Place) -> None:
     """Train on the part `train`; leave the averaged weights in the place."""
-    learner = AutoencoderLearner(recipe, place.device)
-    side = recipe.crop or pairs.size
-    factor = learner.autoencoder.downsampling
-    if side > pairs.size or side % factor:
-        raise ValueError(
-            f"crops of {side} voxels a side cannot be taken from volumes of {pairs.size} for a "
-            f"latent {factor} times smaller; use a multiple of {factor}, at most {pairs.size}"
-        )
+    recipe.demand_fit(pairs.size)
+    learner, side = AutoencoderLearner(recipe, place.device), recipe.crop or pairs.size
     numbers, training = pairs.of("train"), recipe.training
 
     def batches(step: int, slot: int) -> AutoencoderBatch:

@@ -49,6 +49,11 @@ class AutoencoderSizes(Recipe):
         fsq = self.quantiser.kind == "fsq"
         return len(self.quantiser.levels) if fsq else self.latent_channels
 
+    @property
+    def downsampling(self) -> int:
+        """Voxels a side that one of the latent stands for."""
+        return int(2 ** (len(self.channels) - 1 + self.fold))
+
     @model_validator(mode="after")
     def _relations(self) -> "AutoencoderSizes":
         odd = [c for c in self.channels if c % self.groups]
@@ -81,7 +86,7 @@ class Autoencoder(nn.Module):
             for part in (self.encoder, self.decoder):
                 part.apply(_started_small)
                 _start_orthogonal(part)
-        self.downsampling = 2 ** (len(sizes.channels) - 1 + sizes.fold)
+        self.downsampling = sizes.downsampling
 
     def forward(self, ct_B1XYZ: Tensor, generator: torch.Generator | None = None) -> Reconstruction:
         """The training path; the gradient of the reconstruction reaches the encoder."""

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ray_jobs.recipes import RECIPES, find_recipe, read_toml, tiny, to_toml, with_settings
+from synth_ct.kit.recipe import changed
 from synth_ct.phantom.chest_xray import FAMILY as RADIOGRAPHS_FAMILY
 
 
@@ -35,6 +36,42 @@ def test_what_is_pretrained_on_one_family_is_fine_tuned_on_the_other(name: str) 
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         tiny().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('generator.name=".."', r"^--set: generator.name: '\.\.' cannot name a folder"),
+        ("generator.name=x.partial", "'x.partial' cannot name a folder"),
+        ("generator.name=.hidden", "'.hidden' cannot name a folder"),
+        ("name=../elsewhere", "^--set: name: '../elsewhere' cannot name a folder"),
+        ("generator.sampler.evaluations=1001", "choose at most 1000"),
+        ("generator.autoencoder.crop=64", "generator: crops of 64 .* at most 32"),
+        ("generator.autoencoder.crop=18", "use a multiple of 4"),
+        ("generator.autoencoder.rate=true", "autoencoder.rate: true and false are no numbers"),
+        ("seed=false", "^--set: seed: true and false are no numbers"),
+        ("generator.denoiser.sizes.multipliers=[true, 2]", "multipliers: true and false are no"),
+        ("generator.autoencoder.adversary.start=999", 'say adversary = "none"'),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_in_our_own_words(setting: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        with_settings(tiny(), [setting])
+    assert "Value error" not in str(refused.value)
+
+
+def test_what_would_share_a_folder_or_does_not_fit_the_pairs_is_refused() -> None:
+    run, other = tiny(), find_recipe("small").generator
+    large = changed(run.generator.autoencoder, crop=64)
+    for fields, said in (
+        ({"ablations": (run.generator,)}, "tiny names two trainings"),
+        ({"variations": {"tiny": run.generator.autoencoder}}, "tiny names two trainings"),
+        ({"variations": {"a/b": run.generator.autoencoder}}, "'a/b' cannot name a folder"),
+        ({"variations": {"large": large}}, "crops of 64"),
+        ({"ablations": (other,)}, "small is of another size"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            changed(run, **fields)
 
 
 @pytest.mark.parametrize(
