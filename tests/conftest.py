@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corpora import make_corpus
 from hypothesis import settings
 
 torch.set_num_threads(1)
@@ -21,6 +22,13 @@ def random() -> torch.Generator:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Thirty items: 23 volumes, 4 rejected, 3 quarantined. May be damaged."""
+    make_corpus(tmp_path / "corpus", range(30))
+    return tmp_path / "corpus"
 
 
 @pytest.fixture(scope="session")
