@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ray_jobs import generator_commands
+from ray_jobs import corpus_commands, generator_commands
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell
 from ray_jobs.options import CORES, AsJson, Root, Setting, Share, Strict, Workers
 
@@ -298,7 +298,7 @@ def _foretell(chosen: "Run", folder: Path, until: "Stage", gpus: int, as_json: b
     steps = plan.until(steps_of(chosen), until)
     results = plan.inspect(steps, folder)
     short = [s.name for s in steps if s.gpus > gpus]
-    lines = [f"{r.status:8}{r.name}" for r in results]
+    lines = [plan.foretold(step, r, folder) for step, r in zip(steps, results, strict=True)]
     lines.append(f"more GPUs needed by: {', '.join(short)}" if short else "no step needs more GPUs")
     rows = [{**asdict(r), "gpus": s.gpus} for r, s in zip(results, steps, strict=True)]
     tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
@@ -329,6 +329,7 @@ def _make(
 
 app.command()(generator_commands.reconstruct)
 app.command()(generator_commands.evaluate)
+app.add_typer(corpus_commands.app, name="corpus")
 
 
 @contextmanager

@@ -39,8 +39,9 @@ class Receipts:
     def append(self, entries: Sequence[Entry]) -> None:
         """Commit: on return the lines survive a crash of the machine."""
         begun = self._path.exists()
-        with self._path.open("ab", buffering=0) as file:
+        with self._path.open("ab") as file:
             file.write("".join(f"{line_of(entry)}\n" for entry in entries).encode())
+            file.flush()
             os.fsync(file.fileno())
         if not begun:
             sync_folder(self._path.parent)
