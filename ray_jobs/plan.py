@@ -102,27 +102,53 @@ def run(steps: Sequence[Step], root: Path, effort: Callable[[str], Effort]) -> l
     Everything is inspected before anything is made, so that a changed recipe is refused at once
     and not after an hour of work.
     """
-    for step, found in zip(steps, inspect(steps, root), strict=True):
-        if found.status == "missing":
-            _demand_possible(step, root)
+    found = zip(steps, inspect(steps, root), strict=True)
+    _demand_possible([step for step, result in found if result.status == "missing"], root)
     return [_make(step, root, effort(step.name)) for step in steps]
 
 
-def _demand_possible(step: Step, root: Path) -> None:
-    """What this machine cannot make, and what nobody but a person can bring, is said at once."""
+def _demand_possible(missing: Sequence[Step], root: Path) -> None:
+    """All that this machine cannot make, and that only a person can bring, is said at once."""
+    faults = []
+    if yours := [ingest_command(step, root) for step in missing if step.make is None]:
+        faults.append(f"real data that only you have is missing: {'; '.join(yours)}")
+    faults += dict.fromkeys(filter(None, (lacking(step) for step in missing)))
+    here = torch.cuda.device_count()
+    if short := [step for step in missing if step.gpus > here]:
+        names, most = ", ".join(step.name for step in short), max(step.gpus for step in short)
+        need = "needs" if len(short) == 1 else "need"
+        faults.append(
+            f"{names} {need} {most:g} GPU and this machine has {here}; run where there is one, "
+            "or make what can be made here with --until cohorts"
+        )
+    if faults:
+        raise ValueError(". ".join(faults))
+
+
+def foretold(step: Step, found: Result, root: Path) -> str:
+    """A line of a dry run: what is there, what will be made, what a person must bring first."""
+    if found.status == "done":
+        return f"{found.status:8}{step.name}"
     if step.make is None:
-        importer = step.recipe.model_dump()["importer"]
-        raise ValueError(
-            f"{root / step.name} is real data, and only you have it: "
-            f"synth-ct ingest {importer} SRC {root / step.name}"
-        )
-    step.demand()
-    if step.gpus > torch.cuda.device_count():
-        raise ValueError(
-            f"{step.name} needs {step.gpus:g} GPU and this machine has "
-            f"{torch.cuda.device_count()}; run it where there is one, or make what can be made "
-            "here with --until cohorts"
-        )
+        return f"{'bring':8}{step.name}  {ingest_command(step, root)}"
+    wants = lacking(step)
+    return f"{found.status:8}{step.name}" + (f"  but: {wants}" if wants else "")
+
+
+def ingest_command(step: Step, root: Path) -> str:
+    """What a person types to bring real data."""
+    asked = step.recipe.model_dump()
+    seed = f" --seed {asked['seed']}" if asked["seed"] else ""
+    return f"synth-ct ingest {asked['importer']} SRC {root / step.name}{seed}"
+
+
+def lacking(step: Step) -> str:
+    """What a step will want and is not there, in its own words."""
+    try:
+        step.demand()
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _make(step: Step, root: Path, effort: Effort) -> Result:

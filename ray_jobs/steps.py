@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from ray_jobs.plan import Make, Step
 from ray_jobs.recipes import Ingested, Run
 from synth_ct.cohort import Cohort
+from synth_ct.cohort.divide import held_apart
 from synth_ct.cohort.gather import gather
 from synth_ct.generator import About, GeneratorRecipe, write_generator
 from synth_ct.kit.effort import Effort
@@ -16,6 +18,7 @@ from synth_ct.models.perceptual import demand_weights
 from synth_ct.pairs.disk import PairsRecipe, make_pairs, open_pairs, subject_of
 from synth_ct.phantom.chest_xray import Twin, write_chest_xray
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort
+from synth_ct.quality import LEAST_PAIRS
 from synth_ct.sources.importers import IMPORTERS
 from synth_ct.training import (
     StyleStage,
@@ -160,5 +163,26 @@ def generator_steps(
         recipe=recipe,
         make=collect,
         inputs=(pairs, *parts),
+        demand=partial(demand_patients, recipe, run.cohorts.ct),
     )
     return [*parts, generator]
+
+
+def demand_patients(recipe: GeneratorRecipe, cohort: PhantomCohort | Ingested) -> None:
+    """Refuse fewer phantoms than fill a micro-batch, or say what volumes should be like."""
+    if isinstance(cohort, Ingested):
+        return  # nobody knows how many before they are read
+    parts = (recipe.autoencoder, recipe.prior, recipe.denoiser)
+    least = max(LEAST_PAIRS, *(part.training.micro_batch for part in parts))
+    if trained_on(cohort.count) < least:
+        enough = next(n for n in count(least) if trained_on(n) >= least)
+        raise ValueError(
+            f"generator {recipe.name} learns from at least {least} patients, and cohorts.ct.count "
+            f"{cohort.count} leaves {trained_on(cohort.count)} of them to train: make it {enough} "
+            "or more"
+        )
+
+
+def trained_on(patients: int) -> int:
+    """Those that are neither in val nor in test."""
+    return patients - sum(held_apart(patients))

@@ -16,13 +16,18 @@ def eighty_ten_ten(patients: Mapping[str, Sequence[Found]], seed: int) -> dict[s
     """
     names = sorted(patients)
     numpy_random(seed, "divide").shuffle(names)
-    least = 1 if len(names) >= 3 else 0
-    test = max(least, round(TEST_SHARE * len(names)))
-    val = max(least, round(VAL_SHARE * len(names)))
+    val, test = held_apart(len(names))
     splits: dict[str, Split] = dict.fromkeys(names[:test], "test")
     splits.update(dict.fromkeys(names[test : test + val], "val"))
     splits.update(dict.fromkeys(names[test + val :], "train"))
     return splits
+
+
+def held_apart(patients: int) -> tuple[int, int]:
+    """How many of them `eighty_ten_ten` gives to val and to test."""
+    least = 1 if patients >= 3 else 0
+    val, test = (max(least, round(share * patients)) for share in (VAL_SHARE, TEST_SHARE))
+    return val, test
 
 
 def all_train(patients: Mapping[str, Sequence[Found]], seed: int) -> dict[str, Split]:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ray_jobs.cli import app
+from ray_jobs.console import guarded
 from ray_jobs.plan import Result, Step, inspect, run, until
-from ray_jobs.recipes import paper
+from ray_jobs.recipes import paper, tiny, with_settings
 from ray_jobs.steps import steps_of
 from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.effort import Effort
@@ -133,6 +135,45 @@ def test_what_a_step_will_want_is_demanded_before_anything_is_made(tmp_path: Pat
     with pytest.raises(ValueError, match="no weights"):
         go([NUMBERS, replace(TOTAL, demand=demand)], tmp_path)
     assert not (tmp_path / NUMBERS.name).exists()
+
+
+def test_all_that_is_lacking_is_said_in_one_error(tmp_path: Path) -> None:
+    def demand() -> None:
+        raise ValueError("no weights.")
+
+    films = replace(REAL, name="cohorts/films", recipe=Importer(importer="chest-xray2017", seed=3))
+    wanting = replace(NUMBERS, demand=demand)
+    steps = [REAL, films, wanting, replace(wanting, name="cohorts/more", gpus=99.0)]
+    with pytest.raises(ValueError, match="only you have is missing") as refused:
+        go(steps, tmp_path)
+    said = str(refused.value)
+    assert f"synth-ct ingest lidc SRC {tmp_path / 'cohorts/ct'};" in said
+    assert f"synth-ct ingest chest-xray2017 SRC {tmp_path / 'cohorts/films'} --seed 3" in said
+    assert said.count("no weights") == 1
+    assert "cohorts/more needs 99 GPU" in said
+
+
+def test_a_dry_run_says_what_a_person_must_bring_and_what_is_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    words = ["run", "paper", "--dry-run", "--root", str(tmp_path / "root")]
+    assert guarded(lambda given: app(args=given, standalone_mode=False), words) == 0
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    bring = f"bring   cohorts/ct  synth-ct ingest lidc SRC {tmp_path / 'root/cohorts/ct'}"
+    assert lines["cohorts/ct"] == bring
+    assert "vgg16-397923af.pth does not exist" in lines["autoencoder/paper"]
+    assert lines["prior/paper"] == "missing prior/paper"
+
+
+def test_too_few_phantoms_to_train_on_are_refused_before_any_is_made(tmp_path: Path) -> None:
+    steps = steps_of(with_settings(tiny(), ["cohorts.ct.count=9"]))
+    with pytest.raises(ValueError, match=r"at least 8 patients.*9 leaves 7.*make it 10"):
+        go(steps, tmp_path)
+    assert not (tmp_path / "cohorts").exists()
+    assert until(steps, "cohorts")  # these alone are of any number
+    for step in steps_of(with_settings(tiny(), ["cohorts.ct.count=10"])):
+        step.demand()
 
 
 def test_a_finished_step_demands_nothing(tmp_path: Path) -> None:
