@@ -56,7 +56,8 @@ def examine(folder: Path, environment: Mapping[str, str]) -> list[Finding]:
         *(_package(name, floor) for name, floor in FLOORS.items()),
         _pair(),
         _gpu(),
-        _lpips(),
+        _lpips("vgg16"),
+        _lpips("alexnet"),
         _cores_and_memory(),
         _disk(folder),
         *(_variable(name, why, environment) for name, why in UNSAFE.items()),
@@ -124,15 +125,16 @@ def _gpu() -> Finding:
     return Finding(what="gpu", verdict="ok", detail="; ".join(asked.stdout.strip().splitlines()))
 
 
-def _lpips() -> Finding:
-    """Only recipe `paper` and LPIPS columns want it, so that its absence is no fault."""
-    from synth_ct.models.perceptual import demand_weights
+def _lpips(trunk: Literal["vgg16", "alexnet"]) -> Finding:
+    """Only recipe `paper` and LPIPS columns want them, so that their absence is no fault."""
+    from synth_ct.models.perceptual import TRUNKS, demand_weights
 
+    what, wanted = f"LPIPS weights, {trunk}", f"for {TRUNKS[trunk].used_by}"
     try:
-        path = demand_weights("lpips")
+        path = demand_weights("lpips", trunk)
     except ValueError as error:
-        return Finding(what="LPIPS weights", verdict="note", detail="absent", remedy=str(error))
-    return Finding(what="LPIPS weights", verdict="ok", detail=str(path))
+        return Finding(what=what, verdict="note", detail=f"absent, {wanted}", remedy=str(error))
+    return Finding(what=what, verdict="ok", detail=f"{path}, {wanted}")
 
 
 def _cores_and_memory() -> Finding:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -25,11 +25,13 @@ from torch.nn import functional as F
 
 from synth_ct.evaluation.slices import plane_slices
 from synth_ct.kit.checkpoint import demand_fit
+from synth_ct.kit.quarantine import Refused
 from synth_ct.models.perceptual import load_tensors
 
 Images = Float[Tensor, "n 3 h w"]
 Embed = Callable[[Images], Float[Tensor, "n c"]]
 
+REMEDY = "give an Inception file: .pt (TorchScript), or .pth (torchvision's inception_v3 weights)"
 INCEPTION_SIDE = 299
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
@@ -49,7 +51,7 @@ def load_extractor(file: Path, device: torch.device) -> Extractor:
     if not file.is_file():
         raise ValueError(
             f"there is no feature extractor at {file}, and FID and KID mean nothing without one; "
-            "give an Inception file (TorchScript, or torchvision's inception_v3 weights)"
+            f"{REMEDY}"
         )
     name = f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
     if file.suffix == ".pth":
@@ -65,11 +67,27 @@ def volume_features(
     rows = []
     for hu_XYZ in volumes:
         batches = [
-            extractor.embed(grey.to(device).expand(-1, 3, -1, -1))
+            _features(extractor, grey.to(device).expand(-1, 3, -1, -1))
             for grey in plane_slices(hu_XYZ, every)
         ]
         rows.append(torch.cat(batches).double().cpu().numpy())
     return rows
+
+
+def _features(extractor: Extractor, images_N3HW: Images) -> Tensor:
+    """N x C, whatever the file holds."""
+    try:
+        features = extractor.embed(images_N3HW)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        _unusable(f"{extractor.name} fails on images {tuple(images_N3HW.shape)}: {last}")
+    if not isinstance(features, Tensor) or features.shape[:-1] != images_N3HW.shape[:1]:
+        _unusable(f"{extractor.name} does not give one row of features an image")
+    return features
+
+
+def _unusable(cause: str) -> NoReturn:
+    raise Refused("E_CHECKPOINT_DAMAGED", f"{cause}, so FID and KID cannot be measured", REMEDY)
 
 
 def _torchvision_inception(file: Path, device: torch.device) -> Embed:
@@ -96,7 +114,10 @@ def _torchvision_inception(file: Path, device: torch.device) -> Embed:
 def _torchscript(file: Path, device: torch.device) -> Embed:
     with warnings.catch_warnings():  # the published Inception exists in this format alone
         warnings.simplefilter("ignore", DeprecationWarning)
-        network = torch.jit.load(str(file), map_location=device).eval()
+        try:
+            network = torch.jit.load(str(file), map_location=device).eval()
+        except RuntimeError:  # many lines, on the inside of torch
+            _unusable(f"{file} is not TorchScript")
     options = [argument.name for argument in network.forward.schema.arguments]
     if "return_features" not in options:
         return cast(Embed, network)

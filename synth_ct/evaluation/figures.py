@@ -43,12 +43,12 @@ class Shown:
 
 
 def chosen_cases(psnr: Mapping[str, float]) -> tuple[Shown, ...]:
-    """Best, median and worst of one system by PSNR; of equals, the first name."""
+    """Best, median and worst of one system by PSNR, nobody twice; of equals, the first name."""
     if not psnr:
         raise ValueError("no case was scored, so there is none to show")
     ranked = sorted(psnr, key=lambda case: (-psnr[case], case))
-    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
-    return tuple(Shown(ranked[place], why) for why, place in places.items())
+    places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
+    return tuple(Shown(ranked[place], places[place]) for place in sorted(places))
 
 
 def style_figure(rows: Sequence[Triptych], file: Path) -> None:

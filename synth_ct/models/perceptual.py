@@ -49,6 +49,9 @@ class Trunk:
     """The layers whose outputs are compared."""
     channels: tuple[int, ...]
     """Channels of each."""
+    used_by: str
+    instead: str
+    """What to do without."""
 
     @property
     def sha256_begins(self) -> str:
@@ -58,10 +61,14 @@ class Trunk:
 
 TRUNKS: dict[TrunkName, Trunk] = {
     "vgg16": Trunk(
-        "vgg16-397923af.pth", "vgg.pth", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512)
+        "vgg16-397923af.pth", "vgg.pth", (3, 8, 15, 22, 29), (64, 128, 256, 512, 512),
+        used_by="trainings with LPIPS, as in recipe `paper`",
+        instead='choose perceptual = "random" or "none"',
     ),
     "alexnet": Trunk(
-        "alexnet-owt-7be5be79.pth", "alex.pth", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)
+        "alexnet-owt-7be5be79.pth", "alex.pth", (1, 4, 7, 9, 11), (64, 192, 384, 256, 256),
+        used_by="the LPIPS columns of `synth-ct evaluate`",
+        instead="read the tables without LPIPS",
     ),
 }  # fmt: skip
 PUBLISHED = "https://download.pytorch.org/models/"
@@ -89,8 +96,8 @@ def demand_weights(
     if not path.is_file():
         raise ValueError(
             f"LPIPS compares features of a trained {trunk}, but {path} does not exist and nothing "
-            f"is downloaded during a run; fetch {PUBLISHED}{name} and put it there, or choose "
-            'perceptual = "random" or "none"'
+            f"is downloaded during a run; fetch {PUBLISHED}{name} and put it there, or "
+            f"{TRUNKS[trunk].instead}"
         )
     return path
 

@@ -63,6 +63,9 @@ def test_missing_lpips_weights_are_noted_with_where_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    finding = verdicts(tmp_path, {})["LPIPS weights"]
-    assert finding.verdict == "note"
-    assert "fetch https://" in finding.remedy
+    found = verdicts(tmp_path, {})
+    for trunk, user in (("vgg16", "recipe `paper`"), ("alexnet", "`synth-ct evaluate`")):
+        finding = found[f"LPIPS weights, {trunk}"]
+        assert finding.verdict == "note"
+        assert user in finding.detail
+        assert f"fetch https://download.pytorch.org/models/{trunk}-" in finding.remedy

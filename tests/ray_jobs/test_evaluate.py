@@ -46,7 +46,8 @@ def test_table_1_holds_what_must_be_beaten_and_what_cannot_be(
     row = rows["xctdiff", "hu1500"]
     assert set(METRICS) < set(row)
     assert row["lpips"] is None
-    assert "weights" in row["absent"]["lpips"]
+    assert "alexnet-owt-7be5be79.pth" in row["absent"]["lpips"]
+    assert "2 samples a radiograph" in (root / "evaluation/table1.md").read_text()
     assert row["psnr"]["lo"] <= row["psnr"]["mean"] <= row["psnr"]["hi"]
     assert rows["mean_volume", "hu1500"]["psnr"]["mean"] > 10
     pairs = {(p["system"], p["against"]) for p in answer["paired"]}  # type: ignore[attr-defined]
@@ -80,6 +81,7 @@ def test_table_2_has_a_row_for_each_autoencoder_with_its_code_use(
     assert [r["system"] for r in known] == ["mean_volume", "nearest_case"]
     assert row["system"] == "tiny"
     assert 0 < row["code_usage"]["mean"] <= 1
+    assert "a radiograph" not in (root / "evaluation/table2.md").read_text()
 
 
 def test_table_3_has_a_row_for_each_generator(
@@ -89,6 +91,7 @@ def test_table_3_has_a_row_for_each_generator(
     assert [r["system"] for r in known] == ["mean_volume", "nearest_case"]
     assert row["system"] == "tiny"
     assert row["tmacs"] > 0
+    assert "* 1 sample a radiograph" in (root / "evaluation/table3.md").read_text()
 
 
 @pytest.mark.parametrize("figure", ["2", "3"])
@@ -106,6 +109,7 @@ def test_figures_are_pictures(figure: str, root: Path, capsys: pytest.CaptureFix
         (("--table", "1", "--figure", "2"), 2, "give either --table"),
         (("--figure", "4"), 1, "figure 4 shows networks pretrained"),
         (("--table", "1", "--lpips", "nowhere.pth"), 1, "nowhere.pth"),
+        (("--table", "1", "--extractor", __file__), 1, "test_evaluate.py is not TorchScript"),
     ],
 )
 def test_what_cannot_be_answered_is_said(
@@ -122,3 +126,19 @@ def test_a_root_without_a_generator_is_told_how_to_make_one(
     words = ["evaluate", str(tmp_path), "--table", "1"]
     assert guarded(lambda given: app(args=given, standalone_mode=False), words) == 1
     assert "synth-ct run tiny --until generator" in capsys.readouterr().err
+
+
+def test_a_generator_is_measured_with_strangers_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Moved away it has nobody to be measured with; in another run it may have learnt from them."""
+    moved = Path(shutil.copytree(root / "generator/tiny", tmp_path / "moved"))
+    other = tmp_path / "other"
+    shutil.copytree(root / "cohorts/pairs", other / "cohorts/pairs")
+    shutil.copytree(moved, other / "generator/tiny")
+    record = other / "cohorts/pairs/record.json"
+    record.write_text(record.read_text().replace('"size": 32', '"size": 33'))
+    for place, said in ((moved, "is no root of a run"), (other, "learnt from other pairs")):
+        words = ["evaluate", str(place), "--table", "1"]
+        assert guarded(lambda given: app(args=given, standalone_mode=False), words) == 1
+        assert said in capsys.readouterr().err

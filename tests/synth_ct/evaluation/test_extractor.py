@@ -11,6 +11,7 @@ from torchvision.models import inception_v3
 from torchvision.transforms.functional import normalize, resize
 
 from synth_ct.evaluation.extractor import load_extractor, volume_features
+from synth_ct.kit.quarantine import Refused
 
 CPU = torch.device("cpu")
 
@@ -48,6 +49,35 @@ def test_torchscript_sees_grey_from_minus_one_to_one(tmp_path: Path) -> None:
     assert features.shape == (2 + 3 + 4, 3)
     np.testing.assert_allclose(features[:5], 0, atol=1e-6)
     np.testing.assert_allclose(features[5:], np.array([-1, -1, 1, 1])[:, None].repeat(3, 1))
+
+
+class Maps(nn.Module):
+    """No features, but images again."""
+
+    def forward(self, images_N3HW: Tensor) -> Tensor:
+        return images_N3HW
+
+
+class Narrow(nn.Module):
+    """Takes images of eight channels."""
+
+    def forward(self, images_N3HW: Tensor) -> Tensor:
+        return images_N3HW.reshape(-1, 8, 999).mean(2)
+
+
+def test_what_is_no_extractor_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no network")
+    with pytest.raises(
+        Refused, match=r"text.pt is not TorchScript.* - give an Inception file"
+    ) as e:
+        load_extractor(tmp_path / "text.pt", CPU)
+    assert "\n" not in str(e.value)
+    volume = np.zeros((4, 4, 4), np.int16)
+    for module, said in ((Maps(), "one row of features"), (Narrow(), "fails on images")):
+        extractor = load_extractor(scripted(module, tmp_path / "a.pt"), CPU)
+        with pytest.raises(Refused, match=said) as e:
+            volume_features(extractor, [volume], 1, CPU)
+        assert "\n" not in str(e.value)
 
 
 def test_the_original_inception_sees_bytes(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def test_a_place_outside_is_the_last_slice() -> None:
 def test_best_median_and_worst_are_shown() -> None:
     psnr = {"a": 20.0, "b": 25.0, "c": 22.0, "d": 25.0, "e": 21.0}
     assert chosen_cases(psnr) == (Shown("b", "best"), Shown("c", "median"), Shown("a", "worst"))
+    assert chosen_cases({"a": 1.0, "b": 2.0}) == (Shown("b", "best"), Shown("a", "worst"))
+    assert chosen_cases({"a": 1.0}) == (Shown("a", "best"),)
     with pytest.raises(ValueError, match="no case"):
         chosen_cases({})
 
