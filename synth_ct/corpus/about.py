@@ -55,6 +55,8 @@ class About(Recipe):
     codes: dict[str, int] = Field(default_factory=dict)
     """Quarantine code -> how many."""
     digest: str = ""
+    receipts_sha256: str = ""
+    """Of the folded receipts; `record.json` has this file's own, so all bytes are accounted for."""
     numerics: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Fingerprint in the rows -> what it stands for."""
     shape: tuple[int, ...] = ()

@@ -44,6 +44,8 @@ class Record:
     code: str = ""
     """Hash of the packaged sources that ran."""
     numerics: dict[str, str] = field(default_factory=dict)
+    seal: str = ""
+    """sha256 of all the rest: a flipped bit in a number would otherwise read as another number."""
 
     @property
     def fingerprint(self) -> str:
@@ -51,6 +53,15 @@ class Record:
         identity = {k: getattr(self, k) for k in ("kind", "recipe", "inputs", "files")}
         text = json.dumps(identity, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def sealed(self) -> "Record":
+        """The record with its seal."""
+        rest = json.dumps({**asdict(self), "seal": ""}, sort_keys=True, allow_nan=False)
+        return replace(self, seal=hashlib.sha256(rest.encode()).hexdigest())
+
+    def text(self) -> str:
+        """As `record.json` holds it."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
 
 
 @cache
@@ -69,11 +80,15 @@ def read_record(folder: Path) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
+        text = path.read_text()
+        record = Record(**json.loads(text))
+        if record.seal and (record.seal != record.sealed().seal or record.text() != text):
+            raise ValueError("it does not match its seal")
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); the folder cannot be trusted: delete it and run again"
         ) from error
+    return record
 
 
 def differing_fields(found: Any, wanted: Any, prefix: str = "") -> list[str]:
@@ -169,7 +184,7 @@ def _finish(workspace: Path, folder: Path, wanted: Record, device: str) -> None:
     tops = sorted(p for p in workspace.iterdir() if p.is_file() and p.name not in ours)
     files = {p.name: sha256_of_file(p) for p in tops}
     done = replace(wanted, files=files, code=code_hash(), numerics=numerics(device))
-    write_text(workspace / RECORD, json.dumps(asdict(done), indent=1, allow_nan=False))
+    write_text(workspace / RECORD, done.sealed().text())
     for leftover in (PLAN, LOCK):
         (workspace / leftover).unlink(missing_ok=True)
     shutil.rmtree(workspace / CHECKPOINTS, ignore_errors=True)

@@ -1,8 +1,13 @@
 """Bytes that survive a crash: whole under their final name, or not there at all."""
 
+import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
+"""Another file system, or one without hard links, or a file with too many of them."""
 
 
 def sha256_of(data: bytes) -> str:
@@ -43,3 +48,14 @@ def write_bytes(path: Path, data: bytes) -> str:
 def write_text(path: Path, text: str) -> str:
     """Write UTF-8 text atomically and durably; return its sha256."""
     return write_bytes(path, text.encode())
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    """The same bytes under a second name; a copy only where the file system has no hard links."""
+    to.unlink(missing_ok=True)  # from a run that was stopped
+    try:
+        os.link(file, to)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(file, to)

@@ -124,3 +124,14 @@ def test_a_recipe_that_failed_before_any_work_does_not_block_the_mended_one(tmp_
     with publish(tmp_path / "a", Record(kind="x", recipe={"n": 2})) as workspace:
         (workspace / "made.txt").write_text("2")
     assert (tmp_path / "a/made.txt").read_text() == "2"
+
+
+@pytest.mark.parametrize(("was", "now"), [('"steps": 30', '"steps": 32'), ("\n", "\n\n")])
+def test_a_flipped_bit_in_a_record_does_not_read_as_another_number(
+    tmp_path: Path, was: str, now: str
+) -> None:
+    make(tmp_path / "a")
+    text = (tmp_path / "a" / "record.json").read_text()
+    (tmp_path / "a" / "record.json").write_text(text.replace(was, now, 1))
+    with pytest.raises(ValueError, match="does not match its seal"):
+        read_record(tmp_path / "a")
