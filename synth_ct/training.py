@@ -84,10 +84,26 @@ def style_stage(recipe: StyleStage, workspace: Path, inputs: Inputs, effort: Eff
 
 
 def place_of(workspace: Path, steps: int, effort: Effort) -> Place:
-    """Checkpoints in the workspace, and a bar that tells of each row."""
-    every = max(1, min(EVERY, steps // TIMES_BETWEEN))
-    log = shown_by(effort.begin(steps))
-    return Place(folder=workspace, device=torch.device(effort.device), log=log, every=every)
+    """Checkpoints in the workspace, a bar for what is prepared, and one that tells of each row."""
+    return Place(
+        folder=workspace,
+        device=torch.device(effort.device),
+        log=shown_by(begun_later(effort, steps)),
+        begin=effort.begin,
+        every=max(1, min(EVERY, steps // TIMES_BETWEEN)),
+    )
+
+
+def begun_later(effort: Effort, total: int) -> Tick:
+    """A bar that is not there before its first tick: of two begun, only the later is shown."""
+    begun: list[Tick] = []
+
+    def tick(done: int = 1, note: str = "", /) -> None:
+        if not begun:
+            begun.append(effort.begin(total))
+        begun[0](done, note)
+
+    return tick
 
 
 def shown_by(tick: Tick) -> Log:

@@ -21,7 +21,7 @@ from synth_ct.kit.checkpoint import load_weights
 from synth_ct.kit.loop import Training
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import seed_for
-from synth_ct.learners.place import Place, fit, keep
+from synth_ct.learners.place import Place, Told, fit, keep
 from synth_ct.learners.prior import AT_ONCE, embedded
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.denoiser import Denoiser, DenoiserSizes
@@ -157,8 +157,9 @@ def train_denoiser(
 ) -> None:
     """Train on the part `train`; leave the averaged weights, with their scales, in the place."""
     numbers, training = pairs.of("train"), recipe.training
-    latents_NCXYZ = embedded(autoencoder, pairs, numbers, place.device)
-    priors_NCXYZ = priors_of(prior, pairs, numbers, place.device)
+    told = place.begin(2 * len(numbers))
+    latents_NCXYZ = embedded(autoencoder, pairs, numbers, place.device, told)
+    priors_NCXYZ = priors_of(prior, pairs, numbers, place.device, told)
     _demand_fit(recipe.sizes, latents_NCXYZ, priors_NCXYZ)
     learner = DenoiserLearner(recipe, place.device)
     learner.model.take_scales(measured(latents_NCXYZ), measured(priors_NCXYZ))
@@ -176,12 +177,19 @@ def train_denoiser(
 
 
 def priors_of(
-    prior: ProgressiveEncoder, pairs: Pairs, numbers: np.ndarray, device: torch.device
+    prior: ProgressiveEncoder,
+    pairs: Pairs,
+    numbers: np.ndarray,
+    device: torch.device,
+    told: Told = lambda done: None,
 ) -> Tensor:
     """What the frozen progressive encoder makes of these films, each seen once."""
-    parts = in_parts(numbers, AT_ONCE)
+    priors = []
     with torch.no_grad():
-        return torch.cat([prior(pairs.film(part, device)).y_BCXYZ for part in parts])
+        for part in in_parts(numbers, AT_ONCE):
+            priors.append(prior(pairs.film(part, device)).y_BCXYZ)
+            told(len(part))
+    return torch.cat(priors)
 
 
 def _demand_fit(sizes: DenoiserSizes, latents_NCXYZ: Tensor, priors_NCXYZ: Tensor) -> None:

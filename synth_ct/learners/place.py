@@ -18,6 +18,10 @@ MOST_POINTS = 2000
 """A curve of more steps than this keeps every n-th."""
 
 
+Told = Callable[[int], object]
+"""Called with how much more is done."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Nothing here changes the weights."""
@@ -25,6 +29,8 @@ class Place:
     folder: Path
     device: torch.device
     log: Log = lambda step, row: None
+    begin: Callable[[int], Told] = lambda total: lambda done: None
+    """Called with how much there is to prepare before the first step."""
     every: int = 500
     """Steps between two checkpoints."""
 

@@ -15,7 +15,7 @@ from synth_ct.kit.checkpoint import load_weights
 from synth_ct.kit.loop import Training
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import seed_for
-from synth_ct.learners.place import Place, fit, keep
+from synth_ct.learners.place import Place, Told, fit, keep
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.progressive_encoder import AuxiliaryDecoder, PriorSizes, ProgressiveEncoder
 from synth_ct.models.quantizers import CodebookQuantiser, QuantiserSizes
@@ -121,7 +121,7 @@ def train_prior(
     numbers = pairs.of("train")
     latents_NCXYZ = None
     if recipe.target == "latent":
-        latents_NCXYZ = _latents(recipe, pairs, autoencoder, place.device)
+        latents_NCXYZ = _latents(recipe, pairs, autoencoder, place)
 
     def batches(step: int, slot: int) -> PriorBatch:
         count, seed = recipe.training.micro_batch, recipe.training.seed
@@ -139,7 +139,7 @@ def train_prior(
 
 
 def _latents(
-    recipe: PriorRecipe, pairs: Pairs, autoencoder: Autoencoder | None, device: torch.device
+    recipe: PriorRecipe, pairs: Pairs, autoencoder: Autoencoder | None, place: Place
 ) -> Tensor:
     """The training latents, once the autoencoder is known to fit."""
     if autoencoder is None:
@@ -148,7 +148,9 @@ def _latents(
             "autoencoder; train one first, or choose target `ct`"
         )
     _demand_same_space(recipe.sizes.quantiser, autoencoder)
-    latents_NCXYZ = embedded(autoencoder, pairs, pairs.of("train"), device)
+    numbers = pairs.of("train")
+    told = place.begin(len(numbers))
+    latents_NCXYZ = embedded(autoencoder, pairs, numbers, place.device, told)
     sizes = recipe.sizes
     wanted = (sizes.latent_channels, *(3 * [sizes.depth]))
     if latents_NCXYZ.shape[1:] != wanted:
@@ -174,12 +176,19 @@ def _demand_same_space(ours: QuantiserSizes | None, autoencoder: Autoencoder) ->
 
 
 def embedded(
-    autoencoder: Autoencoder, pairs: Pairs, numbers: np.ndarray, device: torch.device
+    autoencoder: Autoencoder,
+    pairs: Pairs,
+    numbers: np.ndarray,
+    device: torch.device,
+    told: Told = lambda done: None,
 ) -> Tensor:
     """What the frozen autoencoder makes of these CTs, each encoded once."""
-    parts = in_parts(numbers, AT_ONCE)
+    latents = []
     with torch.no_grad():
-        return torch.cat([autoencoder.embed(pairs.ct(part, device)) for part in parts])
+        for part in in_parts(numbers, AT_ONCE):
+            latents.append(autoencoder.embed(pairs.ct(part, device)))
+            told(len(part))
+    return torch.cat(latents)
 
 
 # ---- the finished prior ------------------------------------------------------------------------

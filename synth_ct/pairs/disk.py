@@ -55,7 +55,7 @@ def make_pairs(recipe: PairsRecipe, cohort: Cohort, workspace: Path, effort: Eff
         for case in todo:
             work(case)
             tick(1)
-    _assemble(cohort, recipe.size, workspace)
+    _assemble(cohort, recipe.size, workspace, effort)
 
 
 def _write_part(cohort: Cohort, size: int, parts: Path, case: Case) -> None:
@@ -70,7 +70,7 @@ def _write_part(cohort: Cohort, size: int, parts: Path, case: Case) -> None:
     os.replace(partial_file, parts / f"{case.id}.npz")
 
 
-def _assemble(cohort: Cohort, size: int, workspace: Path) -> None:
+def _assemble(cohort: Cohort, size: int, workspace: Path, effort: Effort) -> None:
     """Lay the parts out as two arrays; a CT in which no thorax was found is left out, and named."""
     abouts = {case.id: _about(workspace / PARTS / f"{case.id}.npz") for case in cohort.cases}
     left_out = [i for i, about in abouts.items() if "no_lung_field" in about["notes"]]
@@ -81,9 +81,11 @@ def _assemble(cohort: Cohort, size: int, workspace: Path) -> None:
     create = partial(np.lib.format.open_memmap, mode="w+")
     volumes = create(workspace / VOLUMES, dtype=np.int16, shape=(len(kept), size, size, size))
     films = create(workspace / FILMS, dtype=np.float32, shape=(len(kept), size, size))
+    tick = effort.begin(len(kept))
     for n, case in enumerate(kept):
         with np.load(workspace / PARTS / f"{case.id}.npz") as part:
             volumes[n], films[n] = part["hu"], part["film"]
+        tick(1, "laid out")
     volumes.flush()
     films.flush()
     rows = [asdict(Pair(id=c.id, patient=c.patient, split=c.split, **abouts[c.id])) for c in kept]

@@ -151,9 +151,10 @@ def test_noise_is_told_from_latents(tmp_path: Path) -> None:
 
 
 def test_each_training_ct_is_encoded_once(tmp_path: Path) -> None:
-    autoencoder = CountingAutoencoder()
-    place = Place(folder=tmp_path, device=CPU)
+    autoencoder, told = CountingAutoencoder(), list[int]()
+    place = Place(folder=tmp_path, device=CPU, begin=lambda total: told.append)
     train_denoiser(recipe_with(), pairs(count=8), autoencoder, untrained_prior(), place)
+    assert sum(told) == 2 * sum(autoencoder.encoded)
     assert sum(autoencoder.encoded) == 7
     assert min(autoencoder.encoded) > 1
 

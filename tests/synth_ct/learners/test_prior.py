@@ -102,8 +102,10 @@ def test_four_cts_are_learnt_by_heart(tmp_path: Path) -> None:
 
 
 def test_each_training_ct_is_encoded_once(tmp_path: Path) -> None:
-    autoencoder = Counting()
-    train_prior(RECIPE, pairs(count=7), autoencoder, Place(folder=tmp_path, device=CPU))
+    autoencoder, told = Counting(), list[int]()
+    place = Place(folder=tmp_path, device=CPU, begin=lambda total: told.append)
+    train_prior(RECIPE, pairs(count=7), autoencoder, place)
+    assert told == autoencoder.encoded
     assert sum(autoencoder.encoded) == 6
     assert min(autoencoder.encoded) > 1
 
