@@ -14,6 +14,8 @@ from synth_ct.kit.durable import sha256_of_file
 
 def finish(corpus: Path, book: Book, about: About) -> About:
     """Write everything that is derived; `about` comes without counts, codes and digest."""
+    for leftover in corpus.glob("*/*/.*.tmp.*"):  # of writers that were killed
+        leftover.unlink()
     write_manifest(corpus, book.rows())
     counts = book.counts()
     codes = Counter(entry.code for entry in book.quarantined())
