@@ -21,6 +21,8 @@ AIR_HU = -1024
 MAX_HU = 3071
 WINDOW_HU = (-1000.0, 1500.0)
 """The fixed network range: these HU become [-1, 1], for every volume alike."""
+DESCRIPTION_BYTES = 80
+"""NIfTI's `descrip`, with the zero that ends it."""
 GZIP_LEVEL = 3
 """isal level 3: as small as zlib's 6 and an order of magnitude faster to write."""
 
@@ -142,8 +144,8 @@ def unwindow(array_XYZ: HuArray) -> HuArray:
 # ---- disk --------------------------------------------------------------------------------------
 
 
-def nifti_bytes(volume: Volume | LabelMap) -> bytes:
-    """NIfTI-1, gzipped: equal voxels and affine give equal bytes, on any machine and day."""
+def nifti_bytes(volume: Volume | LabelMap, description: str = "") -> bytes:
+    """NIfTI-1, gzipped: equal voxels, affine and description give equal bytes, whenever made."""
     is_hu = isinstance(volume, Volume)
     array = to_int16(volume.array_XYZ) if is_hu else volume.array_XYZ
     image = nib.Nifti1Image(array, volume.affine)
@@ -151,12 +153,25 @@ def nifti_bytes(volume: Volume | LabelMap) -> bytes:
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
     image.header.set_slope_inter(1, 0)
+    image.header["descrip"] = _description(description)
     return igzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
 
 
-def save(volume: Volume | LabelMap, path: Path) -> str:
-    """Write `<name>.nii.gz` atomically; return the sha256 that `load` will ask for."""
-    return write_bytes(path, nifti_bytes(volume))
+def _description(text: str) -> bytes:
+    if not text.isascii() or len(text) >= DESCRIPTION_BYTES:
+        raise ValueError(
+            f"NIfTI keeps {DESCRIPTION_BYTES - 1} ASCII letters of description, and {text!r} "
+            "does not fit; shorten it"
+        )
+    return text.encode()
+
+
+def save(volume: Volume | LabelMap, path: Path, description: str = "") -> str:
+    """Write `<name>.nii.gz` atomically; return the sha256 that `load` will ask for.
+
+    The description travels inside the file, wherever it is copied: an id, never a name or a path.
+    """
+    return write_bytes(path, nifti_bytes(volume, description))
 
 
 def load(path: Path, sha256: str) -> Volume:

@@ -50,6 +50,21 @@ def test_equal_volumes_give_equal_bytes(ct: Volume, tmp_path: Path) -> None:
     assert v.save(ct, tmp_path / "a.nii.gz") == v.save(ct, tmp_path / "another name.nii.gz")
 
 
+def test_a_file_says_what_it_is(ct: Volume, tmp_path: Path) -> None:
+    text = "SYNTHETIC synth-ct 0123456789abcdef"
+    sha = v.save(ct, tmp_path / "a.nii.gz", text)
+    assert nib.load(tmp_path / "a.nii.gz").header["descrip"].item().decode() == text
+    assert SimpleITK.ReadImage(str(tmp_path / "a.nii.gz")).GetMetaData("descrip") == text
+    assert (v.load(tmp_path / "a.nii.gz", sha).array_XYZ == ct.array_XYZ).all()
+
+
+@pytest.mark.parametrize("text", ["x" * 80, "ü"])
+def test_a_description_that_nifti_would_cut_or_spoil_is_refused(ct: Volume, text: str) -> None:
+    with pytest.raises(ValueError, match="79 ASCII letters"):
+        v.nifti_bytes(ct, text)
+    assert v.nifti_bytes(ct, "x" * 79)
+
+
 def test_every_flipped_bit_is_noticed(ct: Volume, tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "a.nii.gz"
     sha = v.save(ct, path)
