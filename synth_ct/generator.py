@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from synth_ct.diffusion import SamplerRecipe, demand_match
 from synth_ct.generate import XctDiff
-from synth_ct.kit.artifact import PARTIAL, folder_name, read_record
+from synth_ct.kit.artifact import PARTIAL, Record, folder_name, read_record
 from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
 from synth_ct.kit.recipe import Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
@@ -122,18 +122,25 @@ def _link(file: Path, to: Path) -> None:
 
 
 def find_generator(path: Path) -> Path:
-    """The folder itself, or the only one below a root's `generator/`."""
+    """The folder itself, or the only one below a root or its `generator/`; `ABOUT` names it too."""
+    if path.name == ABOUT and path.is_file():
+        return path.parent
     if (path / ABOUT).exists():
         return path
-    found = sorted(p.parent for p in path.glob(f"generator/*/{ABOUT}"))
-    found = [p for p in found if not p.name.endswith(PARTIAL)]
+    files = list(path.glob(f"generator/*/{ABOUT}")) or list(path.glob(f"*/{ABOUT}"))
+    found = sorted(file.parent for file in files)
+    unfinished = [p for p in found if p.name.endswith(PARTIAL)]
+    found = [p for p in found if p not in unfinished]
     if len(found) == 1:
         return found[0]
     if found:
-        names = ", ".join(f"generator/{p.name}" for p in found)
+        names = ", ".join(str(p.relative_to(path)) for p in found)
         raise ValueError(f"{path} holds several generators ({names}); name one of them")
+    if unfinished:
+        raise ValueError(f"{unfinished[0]} is not finished; run its recipe to the end")
+    what = "holds no generator" if path.is_dir() else "is no folder of a generator"
     raise ValueError(
-        f"{path} is no generator: neither {ABOUT} nor generator/*/{ABOUT} is there; "
+        f"{path} {what}: neither {ABOUT} nor generator/*/{ABOUT} is there; "
         "train one, e.g. `synth-ct run tiny --until generator --root ROOT`, and give its ROOT"
     )
 
@@ -145,19 +152,36 @@ def open_generator(path: Path, device: torch.device, *, prior_only: bool = False
     if record is None:
         raise ValueError(f"{folder} is not finished (no record.json); run its recipe to the end")
     for name, sha256 in record.files.items():
+        if not (folder / name).exists():
+            raise ValueError(f"{folder / name} is missing; {_remedy(folder, record, name)}")
         if sha256_of_file(folder / name) != sha256:
-            raise ValueError(f"{folder / name} was changed after it was written; make it anew")
+            remedy = _remedy(folder, record, name)
+            raise ValueError(f"{folder / name} was changed after it was written; {remedy}")
     try:
         about = About.model_validate(json.loads((folder / ABOUT).read_text()))
     except ValidationError as error:
         raise ValueError(
-            f"{folder} was written by another version of synth-ct ({error}); make it anew"
+            f"{folder} was written by another version of synth-ct ({error}); "
+            f"{_remedy(folder, record, ABOUT)}"
         ) from error
     return Generator(
         models=_models(about.recipe, folder, device, prior_only),
         about=about,
         reference=_reference(folder / REFERENCE),
         fingerprint=record.fingerprint,
+    )
+
+
+def _remedy(folder: Path, record: Record, file: str) -> str:
+    """How to come by a generator again of which one file is bad."""
+    at_home = folder.absolute().parent.name == "generator"
+    root = str(folder.parent.parent) if at_home else "ROOT"
+    # Weights are often one file on disk with those of their training, and then both are bad.
+    trained = [i for i in record.inputs if i.split("/")[0] == file.partition(".")[0]]
+    places = [str(folder), *(f"{root}/{training}" for training in trained)]
+    return (
+        f"restore it from a copy, or delete {' and '.join(places)} and make them again: "
+        f"`synth-ct run {record.recipe['name']} --until generator --root {root}`"
     )
 
 

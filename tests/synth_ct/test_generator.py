@@ -1,5 +1,6 @@
 """A finished generator: whole, movable, and found by its root."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -40,8 +41,20 @@ def test_a_flipped_bit_in_any_file_is_noticed(moved: Path, file: str) -> None:
     data[len(data) // 2] ^= 1
     (moved / file).unlink()
     (moved / file).write_bytes(data)
-    with pytest.raises(ValueError, match=f"{file} was changed"):
+    with pytest.raises(ValueError, match=f"{file} was changed.*--until generator --root ROOT"):
         open_generator(moved, CPU)
+
+
+def test_a_missing_file_is_named_with_the_command_that_makes_it_again(
+    generator_root: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "root/generator/tiny"
+    shutil.copytree(generator_root / "generator/tiny", home)
+    (home / "prior.safetensors").unlink()
+    root = re.escape(str(tmp_path / "root"))
+    said = rf"prior.safetensors is missing; .*delete {root}/generator/tiny and {root}/prior/tiny "
+    with pytest.raises(ValueError, match=rf"{said}.*run tiny --until generator --root {root}`"):
+        open_generator(home, CPU)
 
 
 def test_a_root_with_two_generators_wants_one_named(moved: Path) -> None:
@@ -50,12 +63,35 @@ def test_a_root_with_two_generators_wants_one_named(moved: Path) -> None:
         shutil.copytree(moved, root / "generator" / name)
     with pytest.raises(ValueError, match=r"several generators \(generator/a, generator/b\)"):
         find_generator(root)
+    with pytest.raises(ValueError, match=r"several generators \(a, b\)"):
+        find_generator(root / "generator")
     assert find_generator(root / "generator/a") == root / "generator/a"
 
 
+def test_a_generator_is_found_by_its_root_the_folder_above_and_its_file(
+    generator_root: Path,
+) -> None:
+    home = generator_root / "generator/tiny"
+    for path in (generator_root, home.parent, home, home / "generator.json"):
+        assert find_generator(path) == home
+
+
 def test_what_is_no_generator_is_refused_with_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is no generator.*synth-ct run tiny --until generator"):
+    with pytest.raises(
+        ValueError, match=r"holds no generator.*synth-ct run tiny --until generator"
+    ):
         open_generator(tmp_path, CPU)
+    (tmp_path / "weights.pt").touch()
+    for path in (tmp_path / "nowhere", tmp_path / "weights.pt"):
+        with pytest.raises(ValueError, match="is no folder of a generator"):
+            find_generator(path)
+
+
+def test_work_in_progress_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "generator/x.partial").mkdir(parents=True)
+    (tmp_path / "generator/x.partial/generator.json").touch()
+    with pytest.raises(ValueError, match=r"x\.partial is not finished"):
+        find_generator(tmp_path)
 
 
 def test_an_unfinished_generator_is_refused(moved: Path) -> None:
