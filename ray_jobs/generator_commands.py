@@ -1,17 +1,12 @@
 """The commands of a finished generator: radiographs to CT, and how good it is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, tell
 from ray_jobs.options import AsJson, Seed, Share, Strict
-
-if TYPE_CHECKING:
-    from synth_ct.generator import About
-    from synth_ct.kit.quarantine import SetAside
-    from synth_ct.reconstruct import Made
 
 Model = Annotated[Path, typer.Option(help="A generator, or the root of a run that made one.")]
 
@@ -45,45 +40,45 @@ def reconstruct(
     from synth_ct.kit.numerics import device
     from synth_ct.kit.progress import progress
 
+    _demand_folder(out)
     tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
-    generator = open_generator(model, torch.device(device()))
-    films, set_aside = stage.read_films(radiographs, generator.about.recipe.size)
-    stage.report(set_aside, out)
-    made = []
+    with progress("loading the generator", 1) as tick:
+        generator = open_generator(model, torch.device(device()))
+        tick(1)
+    about = generator.about
+    with progress("reading radiographs", len(radiographs)) as tick:
+        films, set_aside = stage.read_films(radiographs, about.recipe.size, tick)
+    stage.report(set_aside, radiographs, out)
+    written = stage.Written([], [])
     if films:
         with progress("volumes", len(films) * samples) as tick:
-            made = stage.reconstruct(
-                generator, films, out, stage.Sampling(samples, seed, drr), tick
-            )
-    result, lines = _told(generator.about, made, set_aside, out)
+            sampling = stage.Sampling(samples, seed, drr)
+            written = stage.reconstruct(generator, films, out, sampling, tick)
+    result = stage.as_json(written, set_aside)
+    result |= {"out": str(out), "scale": about.scale, "trained_on": about.trained_on}
+    lines = stage.as_lines(written, set_aside, out)
+    if written.volumes:
+        lines.append(
+            f"SYNTHETIC. scale: {about.scale} (a radiograph has no millimetres); "
+            f"trained_on: {about.trained_on}"
+        )
     tell(result, lines, as_json)
     finish(tolerance.exit_code(len(radiographs), len(set_aside), 0), len(set_aside))
 
 
-def _told(
-    about: "About", made: list["Made"], set_aside: list["SetAside"], out: Path
-) -> tuple[dict[str, Any], list[str]]:
-    """The answer for machines and for people."""
-    from synth_ct.reconstruct import as_json
+def _demand_folder(out: Path) -> None:
+    """Before minutes are spent on loading."""
+    from synth_ct.kit.artifact import RECORD
 
-    result = {
-        "volumes": [as_json(volume) for volume in made],
-        "quarantined": len(set_aside),
-        "out": str(out),
-        "scale": about.scale,
-        "trained_on": about.trained_on,
-    }
-    lines = [f"{one.source} -> {out / (one.file or 'nothing')}  {_verdict(one)}" for one in made]
-    lines += [f"{row.file} set aside: {row.code}, {row.cause}" for row in set_aside]
-    lines.append(
-        f"SYNTHETIC. scale: {about.scale} (a radiograph has no millimetres); "
-        f"trained_on: {about.trained_on}"
-    )
-    return result, lines
-
-
-def _verdict(volume: "Made") -> str:
-    return "accepted" if volume.verdict.accepted else f"not plausible: {volume.verdict.reason}"
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(
+            f"{out} is a file, and the last argument is OUT, the folder to write to: "
+            "synth-ct reconstruct RADIOGRAPH... OUT --model ROOT"
+        )
+    if (out / RECORD).exists():
+        raise typer.BadParameter(
+            f"{out} is a finished cohort or model, which never changes; write to another folder"
+        )
 
 
 def evaluate(

@@ -9,7 +9,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,18 +18,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from synth_ct.generate import generate, restyled
+from synth_ct.generate import XctDiff, generate, restyled
 from synth_ct.generator import Generator
 from synth_ct.kit.artifact import code_hash
-from synth_ct.kit.axes import FilmArray
+from synth_ct.kit.axes import FilmArray, FilmBatch
 from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
 from synth_ct.kit.numerics import numerics
 from synth_ct.kit.progress import Tick
-from synth_ct.kit.quarantine import Refused, SetAside, printable, write_report
+from synth_ct.kit.quarantine import (
+    REPORT,
+    Refused,
+    SetAside,
+    printable,
+    read_report,
+    write_report,
+)
 from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume, save, to_int16
 from synth_ct.preview import preview
 from synth_ct.quality import Verdict, judge
+from synth_ct.quality.explain import explained, remedy
 from synth_ct.xray.frame import frame
 from synth_ct.xray.pose import read_radiograph
 
@@ -54,6 +63,8 @@ class Made:
     seed: int
     sample: int
     verdict: Verdict
+    why: str
+    """It was rejected, with what was measured and the limit; empty for one accepted."""
 
     @property
     def file(self) -> str | None:
@@ -61,22 +72,39 @@ class Made:
         return None if self.verdict.reason == "not_finite" else f"{self.id}.nii.gz"
 
 
-def read_films(paths: Sequence[Path], size: int) -> tuple[list[Film], list[SetAside]]:
-    """Read and frame; what cannot be trusted is set aside."""
+class Spread(NamedTuple):
+    """The files about all samples of one radiograph, below the output folder."""
+
+    source: Path
+    samples: int
+    mean: str
+    sd: str
+
+
+class Written(NamedTuple):
+    """All that a run wrote."""
+
+    volumes: list[Made]
+    spreads: list[Spread]
+
+
+def read_films(paths: Sequence[Path], size: int, tick: Tick) -> tuple[list[Film], list[SetAside]]:
+    """Read and frame; what cannot be trusted is set aside, under the path that was given."""
     films, set_aside = [], []
     for path in paths:
         try:
             decoded = read_radiograph(path)
         except Refused as refused:
-            set_aside.append(refused.row(printable(path.name)))
+            set_aside.append(refused.row(printable(path)))
         except OSError as error:
             cause = f"the file cannot be read ({error.strerror})"
-            row = SetAside(code="E_UNREADABLE", file=printable(path.name), cause=cause)
+            row = SetAside(code="E_UNREADABLE", file=printable(path), cause=cause)
             set_aside.append(replace(row, remedy="check its name and its rights"))
         else:
             framed = frame(decoded.pixels_UV, size)
             notes = (*decoded.notes, *framed.notes)
             films.append(Film(path, sha256_of_file(path), framed.film_UV, notes))
+        tick(1)
     return films, set_aside
 
 
@@ -91,30 +119,46 @@ class Sampling(NamedTuple):
 
 def reconstruct(
     generator: Generator, films: Sequence[Film], out: Path, sampling: Sampling, tick: Tick
-) -> list[Made]:
+) -> Written:
     """Write the samples of each film, and of several their mean and their spread."""
     out.mkdir(parents=True, exist_ok=True)
     together = max(1, generator.models.micro_batch // sampling.samples)
     made: list[Made] = []
+    spreads: list[Spread] = []
     for start in range(0, len(films), together):
         part = films[start : start + together]
         film_B1UV = torch.from_numpy(np.stack([film.film_UV for film in part])[:, None])
         styled = film_B1UV if sampling.drr else restyled(generator.models, film_B1UV)
         ids = [volume_id(film.sha256, generator, sampling, k) for film, k in each(part, sampling)]
         seeds = [seed_for(sampling.seed, "volume", i) for i in ids]
-        volumes = generate(generator.models, styled.repeat_interleave(sampling.samples, 0), seeds)
-        for n, (film, k) in enumerate(each(part, sampling)):
+        volumes: list[Volume] = []
+        for n, volume in enumerate(_volumes(generator.models, styled, seeds)):
+            film, k = each(part, sampling)[n]
             # Against the training films, not its companions: a verdict is a volume's own.
             seen_UV = styled[n // sampling.samples, 0].numpy()
-            verdict = judge(volumes[n], seen_UV, [], generator.reference)
-            one = Made(id=ids[n], source=film.path, seed=seeds[n], sample=k, verdict=verdict)
-            _write(generator, one, film, volumes[n], sampling, out)
+            verdict = judge(volume, seen_UV, [], generator.reference)
+            why = explained(verdict, generator.reference)
+            one = Made(
+                id=ids[n], source=film.path, seed=seeds[n], sample=k, verdict=verdict, why=why
+            )
+            _write(generator, one, film, volume, sampling, out)
             made.append(one)
+            volumes.append(volume)
             tick(1)
+        ours = made[-len(volumes) :]
         for first in range(0, len(volumes), sampling.samples):
-            _write_spread(generator, volumes[first : first + sampling.samples], ids[first], out)
-        _note_sources(made[-len(volumes) :], out / SOURCES)
-    return made
+            of_one_film = volumes[first : first + sampling.samples]
+            spreads += _write_spread(generator, of_one_film, ours[first], out)
+        _note_sources(ours, out / SOURCES)
+    return Written(made, spreads)
+
+
+def _volumes(models: XctDiff, film_B1UV: FilmBatch, seeds: Sequence[int]) -> Iterator[Volume]:
+    """A film's volumes beside one another, a micro-batch at a time, so that progress is seen."""
+    film_B1UV = film_B1UV.repeat_interleave(len(seeds) // len(film_B1UV), 0)
+    for start in range(0, len(seeds), models.micro_batch):
+        now = slice(start, start + models.micro_batch)
+        yield from generate(models, film_B1UV[now], seeds[now])
 
 
 def each(films: Sequence[Film], sampling: Sampling) -> list[tuple[Film, int]]:
@@ -145,8 +189,9 @@ def _way(generator: Generator, sampling: Sampling) -> dict[str, Any]:
 def _write(
     generator: Generator, made: Made, film: Film, volume: Volume, sampling: Sampling, out: Path
 ) -> None:
-    sha256 = save(volume, out / made.file) if made.file else ""
+    sha256 = ""
     if made.file:
+        sha256 = save(volume, out / made.file, described(made.id))
         write_bytes(out / f"{made.id}.png", preview(volume, made.id))
     sidecar = {
         "id": made.id,
@@ -164,6 +209,11 @@ def _write(
     write_text(out / f"{made.id}.json", json.dumps(sidecar, indent=1, allow_nan=False))
 
 
+def described(name: str) -> str:
+    """What a NIfTI file says of itself wherever it is copied."""
+    return f"SYNTHETIC synth-ct {name}"
+
+
 def _origin(generator: Generator) -> dict[str, Any]:
     """What stands beside everything that is written."""
     return {
@@ -176,19 +226,26 @@ def _origin(generator: Generator) -> dict[str, Any]:
     }
 
 
-def _write_spread(generator: Generator, volumes: Sequence[Volume], first: str, out: Path) -> None:
-    """The mean of a radiograph's samples, and their standard deviation in HU: where they differ."""
+def _write_spread(
+    generator: Generator, volumes: Sequence[Volume], first: Made, out: Path
+) -> list[Spread]:
+    """The mean of a radiograph's samples, and their standard deviation in HU: where they differ.
+
+    Nothing where fewer than two samples are finite.
+    """
     stack = [to_int16(v.array_XYZ) for v in volumes if np.isfinite(v.array_XYZ).all()]
     if len(stack) < 2:
-        return
-    mean, spread = np.mean(stack, axis=0), np.std(stack, axis=0, ddof=1)
-    affine, name = volumes[0].affine, f"{first}-of{len(volumes)}"
+        return []
+    mean, sd = np.mean(stack, axis=0), np.std(stack, axis=0, ddof=1)
+    affine, name = volumes[0].affine, f"{first.id}-of{len(volumes)}"
+    spread = Spread(first.source, len(stack), f"{name}-mean.nii.gz", f"{name}-sd.nii.gz")
     files = {
-        what: save(Volume(np.asarray(array), affine), out / f"{name}-{what}.nii.gz")
-        for what, array in (("mean", mean), ("sd", spread))
+        what: save(Volume(np.asarray(array), affine), out / file, described(f"{name}-{what}"))
+        for what, array, file in (("mean", mean, spread.mean), ("sd", sd, spread.sd))
     }
-    sidecar = {**_origin(generator), "first": first, "samples": len(stack), "file_sha256": files}
+    sidecar = {**_origin(generator), "first": first.id, "samples": len(stack), "file_sha256": files}
     write_text(out / f"{name}.json", json.dumps(sidecar, indent=1, allow_nan=False))
+    return [spread]
 
 
 def _note_sources(made: Sequence[Made], file: Path) -> None:
@@ -205,19 +262,70 @@ def _note_sources(made: Sequence[Made], file: Path) -> None:
     write_bytes(file, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def as_json(made: Made) -> dict[str, Any]:
-    """One of `volumes` in the answer of the command."""
+def report(set_aside: Sequence[SetAside], paths: Sequence[Path], out: Path) -> None:
+    """Beside the volumes: which radiographs were not read, and why.
+
+    What earlier runs into the same folder reported stays, but for files that were given again.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    whole = {printable(path): printable(os.path.abspath(path)) for path in paths}
+    earlier = [row for row in _reported(out) if row.file not in whole.values()]
+    write_report(out, earlier + [replace(row, file=whole[row.file]) for row in set_aside])
+
+
+def _reported(out: Path) -> list[SetAside]:
+    if not (out / REPORT).exists():
+        return []
+    try:
+        return read_report(out)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{out / REPORT} is damaged or none of ours, and would be lost; "
+            "move it away or choose another folder"
+        ) from error
+
+
+# ---- the answer --------------------------------------------------------------------------------
+
+
+def as_json(written: Written, set_aside: Sequence[SetAside]) -> dict[str, Any]:
+    """What was written and what was not, for machines."""
     return {
-        "source": printable(str(made.source)),
-        "file": made.file,
-        "seed": made.seed,
-        "accepted": made.verdict.accepted,
-        "reason": made.verdict.reason,
-        "quality": made.verdict.figures,
+        "volumes": [
+            {
+                "source": printable(one.source),
+                "file": one.file,
+                "seed": one.seed,
+                "accepted": one.verdict.accepted,
+                "reason": one.verdict.reason,
+                "why": one.why,
+                "quality": one.verdict.figures,
+            }
+            for one in written.volumes
+        ],
+        "spreads": [
+            spread._asdict() | {"source": printable(spread.source)} for spread in written.spreads
+        ],
+        "quarantined": [
+            {"code": row.code, "file": row.file, "cause": row.cause, "remedy": row.remedy}
+            for row in set_aside
+        ],
     }
 
 
-def report(set_aside: Sequence[SetAside], out: Path) -> None:
-    """Beside the volumes: which radiographs were not read, and why."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_report(out, list(set_aside))
+def as_lines(written: Written, set_aside: Sequence[SetAside], out: Path) -> list[str]:
+    """The same for people."""
+    lines = []
+    for one in written.volumes:
+        where = printable(out / one.file) if one.file else "nothing written"
+        verdict = f"rejected: {one.why}" if one.why else "accepted"
+        lines.append(f"{printable(one.source)} -> {where}  {verdict}")
+    for spread in written.spreads:
+        mean, sd = printable(out / spread.mean), printable(out / spread.sd)
+        lines.append(f"{printable(spread.source)} -> {mean}, {sd}  of {spread.samples} samples")
+    for row in set_aside:
+        next_step = f"; {row.remedy}" if row.remedy else ""
+        lines.append(f"{row.file} set aside: {row.code}, {row.cause}{next_step}")
+    reasons = {one.verdict.reason for one in written.volumes if one.why}
+    lines += [f"where {reason} is the reason: {remedy(reason)}" for reason in sorted(reasons)]
+    return lines if written.volumes else [*lines, "no volume was made"]

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ from synth_ct.pairs.arrays import working_affine
 from synth_ct.pairs.make import make_pair
 from synth_ct.phantom import make_phantom
 from synth_ct.quality import REASONS, QualityReference, Verdict, judge, reference_of
+from synth_ct.quality.explain import explained, remedy
 from synth_ct.quality.look import cell_means, directions, film_ranks, look_at, projection
 from synth_ct.quality.reference import plausible
 
@@ -105,6 +107,35 @@ def test_a_spoilt_volume_is_rejected_with_its_reason(
     verdict = verdict_on(spoil(pair(PATIENT)[0]))
     assert (verdict.accepted, verdict.reason) == (False, reason)
     assert reason in REASONS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (with_nan, r"not_finite: a voxel is NaN or infinite$"),
+        (without_lungs, r"^lungs: .*lung_share 0\.0\d+, allowed 0\.\d+ to 0\.\d+\)$"),
+        (moved(-1100, -400, -300), r"lung_hu: .*lung_hu -\d.*, allowed -\d.* to -\d.*\)$"),
+        (lambda hu: hu[::-1], r"mirrored: .*towards_right -0.*, allowed over 0"),
+        (lambda hu: pair(STRANGER)[0], r"reprojection: .*reprojection_gain .*, allowed over "),
+    ],
+)
+def test_a_rejection_names_the_figure_and_its_limit(
+    spoil: Callable[[HuArray], HuArray], said: str
+) -> None:
+    assert re.search(said, explained(verdict_on(spoil(pair(PATIENT)[0])), reference()))
+
+
+def test_what_was_accepted_needs_no_words() -> None:
+    assert explained(verdict_on(pair(PATIENT)[0]), reference()) == ""
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_rejection_has_words(reason: str) -> None:
+    figures = verdict_on(pair(PATIENT)[0]).figures
+    words = explained(Verdict(False, reason, dict.fromkeys(figures)), reference())
+    assert words.startswith(f"{reason}: {REASONS[reason]}")
+    assert "--seed" in remedy(reason)
+    assert ("allowed" in words) == (reason != "not_finite")
 
 
 def test_noise_is_no_patient_even_with_the_histogram_of_one() -> None:

@@ -15,11 +15,22 @@ from PIL import Image
 
 from synth_ct.generate import generate
 from synth_ct.generator import Generator, open_generator
+from synth_ct.kit.quarantine import read_report
 from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume
 from synth_ct.pairs.disk import open_pairs
 from synth_ct.preview import preview
-from synth_ct.reconstruct import Made, Sampling, read_films, reconstruct, volume_id
+from synth_ct.reconstruct import (
+    Made,
+    Sampling,
+    Written,
+    as_json,
+    as_lines,
+    read_films,
+    reconstruct,
+    report,
+    volume_id,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +50,18 @@ def radiographs(generator_root: Path, tmp_path_factory: pytest.TempPathFactory) 
     return paths
 
 
-def go(generator: Generator, paths: list[Path], out: Path, **how: Any) -> list[Made]:
-    films, set_aside = read_films(paths, generator.about.recipe.size)
+def silent(done: int = 1, note: str = "", /) -> None:
+    pass
+
+
+def written(generator: Generator, paths: list[Path], out: Path, **how: Any) -> Written:
+    films, set_aside = read_films(paths, generator.about.recipe.size, silent)
     assert not set_aside
-    return reconstruct(generator, films, out, Sampling(**how), lambda done=1, note="": None)
+    return reconstruct(generator, films, out, Sampling(**how), silent)
+
+
+def go(generator: Generator, paths: list[Path], out: Path, **how: Any) -> list[Made]:
+    return written(generator, paths, out, **how).volumes
 
 
 def test_every_reader_agrees_on_the_geometry(
@@ -82,10 +101,9 @@ def test_radiographs_seeds_and_samples_tell_volumes_apart(
 def test_several_samples_give_a_mean_and_where_they_differ(
     generator: Generator, radiographs: list[Path], tmp_path: Path
 ) -> None:
-    made = go(generator, radiographs[:1], tmp_path, samples=3)
+    made, (files,) = written(generator, radiographs[:1], tmp_path, samples=3)
     stack = np.stack([nib.load(tmp_path / one.file).get_fdata() for one in made])
-    mean = nib.load(tmp_path / f"{made[0].id}-of3-mean.nii.gz").get_fdata()
-    spread = nib.load(tmp_path / f"{made[0].id}-of3-sd.nii.gz").get_fdata()
+    mean, spread = (nib.load(tmp_path / name).get_fdata() for name in (files.mean, files.sd))
     about = json.loads((tmp_path / f"{made[0].id}-of3.json").read_text())
     assert about["what"].startswith("SYNTHETIC")
     assert np.abs(mean - stack.mean(0)).max() <= 0.5
@@ -123,9 +141,12 @@ def test_what_is_no_radiograph_is_set_aside_and_the_others_go_on(
 ) -> None:
     (tmp_path / "letter.png").write_bytes(b"Dear colleague")
     wrong = [tmp_path / "letter.png", tmp_path / "nowhere.png"]
-    films, set_aside = read_films([*wrong, *radiographs], 32)
+    ticks: list[int] = []
+    given = [*wrong, *radiographs]
+    films, set_aside = read_films(given, 32, lambda done=1, note="", /: ticks.append(done))
     assert len(films) == 2
-    assert [row.file for row in set_aside] == ["letter.png", "nowhere.png"]
+    assert [row.file for row in set_aside] == [str(path) for path in wrong]
+    assert sum(ticks) == len(given)
 
 
 def test_a_film_that_keeps_its_style_and_a_prior_alone_are_other_volumes(
@@ -155,7 +176,8 @@ def test_a_sample_without_finite_values_is_rejected_and_the_others_are_kept(
 ) -> None:
     def poisoned(*given: object) -> list[Volume]:
         volumes = generate(*given)  # type: ignore[arg-type]
-        volumes[1].array_XYZ[0, 0, 0] = np.nan
+        if len(volumes) > 1:
+            volumes[1].array_XYZ[0, 0, 0] = np.nan
         return volumes
 
     monkeypatch.setattr("synth_ct.reconstruct.generate", poisoned)
@@ -164,6 +186,64 @@ def test_a_sample_without_finite_values_is_rejected_and_the_others_are_kept(
     assert made[1].file is None
     assert not (tmp_path / f"{made[1].id}.nii.gz").exists()
     assert json.loads((tmp_path / f"{made[0].id}-of3.json").read_text())["samples"] == 2
+
+
+def test_a_volume_says_in_its_file_that_it_is_synthetic(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    (one, _), (spread,) = written(generator, radiographs[:1], tmp_path, samples=2)
+    expected = {
+        one.file: one.id, spread.mean: f"{one.id}-of2-mean", spread.sd: f"{one.id}-of2-sd",
+    }  # fmt: skip
+    for file, name in expected.items():
+        header = nib.load(tmp_path / file).header
+        assert header["descrip"].item().decode() == f"SYNTHETIC synth-ct {name}"
+
+
+def test_a_second_run_keeps_the_quarantine_of_the_first_but_for_files_given_again(
+    radiographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = [Path("a/film.png"), Path("b/film.png")]
+    for path in bad:
+        path.parent.mkdir()
+        path.write_bytes(b"Dear colleague")
+        report(read_films([path], 32, silent)[1], [path], tmp_path)
+    assert [row.file for row in read_report(tmp_path)] == [str(tmp_path / path) for path in bad]
+    bad[0].write_bytes(radiographs[0].read_bytes())
+    mended = tmp_path / "a/../a/film.png"
+    report(read_films([mended], 32, silent)[1], [mended], tmp_path)
+    assert [row.file for row in read_report(tmp_path)] == [str(tmp_path / bad[1])]
+
+
+def test_a_report_that_cannot_be_read_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "quarantine.json").write_text("[]")
+    with pytest.raises(ValueError, match="move it away"):
+        report([], [], tmp_path)
+    assert (tmp_path / "quarantine.json").read_text() == "[]"
+
+
+def test_the_answer_names_every_file_and_why_something_was_rejected(
+    generator: Generator, radiographs: list[Path], tmp_path: Path
+) -> None:
+    wrong = tmp_path / "a/film.png"
+    _, set_aside = read_films([wrong], 32, silent)
+    made = written(generator, radiographs[:1], tmp_path / "out", samples=2)
+    (rejected, *_) = [one for one in made.volumes if not one.verdict.accepted]
+    lines = "\n".join(as_lines(made, set_aside, tmp_path / "out"))
+    there = {path.name for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert len(there) == 4
+    assert all(str(tmp_path / "out" / name) in lines for name in there)
+    assert f"rejected: {rejected.why}" in lines
+    assert f"where {rejected.verdict.reason} is the reason: " in lines
+    assert f"{wrong} set aside: E_UNREADABLE" in lines
+    answer = json.loads(json.dumps(as_json(made, set_aside)))
+    assert {*(v["file"] for v in answer["volumes"])} | {
+        file for s in answer["spreads"] for file in (s["mean"], s["sd"])
+    } == there
+    assert answer["quarantined"][0].keys() == {"code", "file", "cause", "remedy"}
+    assert answer["quarantined"][0]["file"] == str(wrong)
+    assert as_lines(Written([], []), [], tmp_path) == ["no volume was made"]
 
 
 @pytest.mark.real_data
