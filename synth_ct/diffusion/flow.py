@@ -23,11 +23,6 @@ def velocity(clean: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
     return start - clean
 
 
-def clean_from_velocity(z: torch.Tensor, velocity: torch.Tensor, t: float) -> torch.Tensor:
-    """x = z_t - t v."""
-    return z - t * velocity
-
-
 def velocity_from_clean(z: torch.Tensor, clean: torch.Tensor, t: float) -> torch.Tensor:
     """v = (z_t - x) / t, for t > 0."""
     return (z - clean) / t
