@@ -1,6 +1,7 @@
 """Trainings that are stopped, by a failure or by SIGTERM, go on to the very same bytes.
 
-And no network of `tiny` takes torch's slow path of three-dimensional convolution.
+And no network of `tiny` takes torch's slow path of three-dimensional convolution, neither while it
+is trained nor while it makes volumes.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ray_jobs import plan
@@ -20,8 +22,13 @@ from ray_jobs.plan import Result, Step
 from ray_jobs.recipes import tiny, with_settings
 from ray_jobs.steps import steps_of
 from synth_ct import training
+from synth_ct.generate import XctDiff, generate
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.progress import Tick
+from synth_ct.learners.autoencoder import load_autoencoder
+from synth_ct.learners.denoiser import load_denoiser
+from synth_ct.learners.prior import load_prior
+from synth_ct.learners.style import load_style
 
 LEARNERS = ("autoencoder", "prior", "denoiser", "style")
 STEPS = 6
@@ -130,10 +137,28 @@ def test_every_training_stopped_twice_ends_in_the_same_bytes(
     assert {result.status for result in made(stopped)} == {"done"}
 
 
+def xctdiff(root: Path) -> XctDiff:
+    """What `tiny` makes volumes with; for a finished generator too few CTs were trained on."""
+    recipe, device = tiny().generator, torch.device("cpu")
+    return XctDiff(
+        style=load_style(recipe.style, root / "style/tiny", device),
+        prior=load_prior(recipe.prior, root / "prior/tiny", device),
+        denoiser=load_denoiser(recipe.denoiser, root / "denoiser/tiny", device),
+        prior_decoder=None,
+        autoencoder=load_autoencoder(recipe.autoencoder, root / "autoencoder/tiny", device),
+        diffusion=recipe.denoiser.diffusion,
+        sampler=recipe.sampler,
+        micro_batch=recipe.micro_batch,
+    )
+
+
 def test_no_step_of_tiny_takes_the_slow_convolution(root: Path) -> None:
-    """Kernels of one voxel take it on one thread, where it is the faster."""
+    """Kernels of one voxel take it on one thread, where it is the faster: a product of matrices,
+    for which there is nothing to unfold.
+    """
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as seen:
         made(root, count=1)
+        generate(xctdiff(root), torch.zeros(1, 1, 32, 32), [0])
     weights = {
         name: {tuple(e.input_shapes[1][2:]) for e in seen.events() if e.name == name}
         for name in ("aten::mkldnn_convolution", SLOW)
