@@ -14,7 +14,12 @@ Model = Annotated[Path, typer.Option(help="A generator, or the root of a run tha
 def reconstruct(
     radiographs: Annotated[
         list[Path],
-        typer.Argument(metavar="RADIOGRAPH...", help="JPEG, PNG, TIFF or DICOM."),
+        typer.Argument(
+            metavar="RADIOGRAPH...",
+            help="JPEG, PNG, TIFF or DICOM; one at least.",
+            default_factory=list,
+            show_default=False,
+        ),  # an empty list is refused below, in words that fit a forgotten OUT
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write to.")],
     model: Model,
@@ -41,6 +46,8 @@ def reconstruct(
     from synth_ct.kit.progress import progress
 
     _demand_folder(out)
+    if not radiographs:
+        raise typer.BadParameter(f"no RADIOGRAPH is given before the output folder, {out}")
     tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
     with progress("loading the generator", 1) as tick:
         generator = open_generator(model, torch.device(device()))

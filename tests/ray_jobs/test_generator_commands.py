@@ -53,9 +53,12 @@ def test_a_forgotten_output_folder_is_noticed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "b.jpeg").write_bytes(b"film")
-    assert reconstruct(tmp_path / "a.jpeg", tmp_path / "b.jpeg", "--model", tmp_path) == 2
-    assert "the last argument is OUT, the folder to write to" in capsys.readouterr().err
+    for given in (["a.jpeg", "b.jpeg"], ["b.jpeg"]):
+        assert reconstruct(*(tmp_path / name for name in given), "--model", tmp_path) == 2
+        assert "the last argument is OUT, the folder to write to" in capsys.readouterr().err
     assert (tmp_path / "b.jpeg").read_bytes() == b"film"
+    assert reconstruct(tmp_path / "out", "--model", tmp_path) == 2
+    assert "no RADIOGRAPH is given before the output folder" in capsys.readouterr().err
 
 
 def test_nothing_is_written_into_a_finished_artifact(
