@@ -1,9 +1,13 @@
 """Within what limits two runs may promise the same bits."""
 
+import json
 import platform
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+
+from synth_ct.kit.durable import sha256_of
 
 
 def numerics(device: str = "cpu") -> dict[str, str]:
@@ -20,6 +24,11 @@ def numerics(device: str = "cpu") -> dict[str, str]:
         facts["device"] = torch.cuda.get_device_name()
         facts["cudnn"] = str(torch.backends.cudnn.version())
     return facts
+
+
+def fingerprint_of(facts: Mapping[str, str]) -> str:
+    """Sixteen digits: equal where two runs may promise the same bits."""
+    return sha256_of(json.dumps(dict(facts), sort_keys=True).encode())[:16]
 
 
 def device() -> str:

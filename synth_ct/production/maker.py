@@ -1,0 +1,153 @@
+"""What a worker does with a trained generator: film -> volume -> verdict -> files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from synth_ct.corpus.layout import preview_file, volume_file
+from synth_ct.corpus.row import Quarantined, Row, voxel_sha256
+from synth_ct.generate import generate, restyled
+from synth_ct.generator import Generator, open_generator
+from synth_ct.kit.axes import FilmArray
+from synth_ct.kit.durable import sha256_of, write_bytes
+from synth_ct.kit.numerics import fingerprint_of, numerics
+from synth_ct.kit.quarantine import Refused
+from synth_ct.kit.volume import Volume, nifti_bytes, spacing_mm, to_int16
+from synth_ct.preview import preview
+from synth_ct.production.order import CorpusRecipe, Item, sampler_of
+from synth_ct.quality import film_novelty, judge, usual_novelty
+from synth_ct.xray.frame import frame
+from synth_ct.xray.pose import read_radiograph
+
+
+class Seen(NamedTuple):
+    """An item and its framed film."""
+
+    item: Item
+    film_UV: FilmArray
+
+
+class Sampled(NamedTuple):
+    """A volume, and the film as the networks saw it."""
+
+    volume: Volume
+    styled_UV: FilmArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadMaker:
+    """Where the generator is and how it is used; called by each worker once."""
+
+    model: Path
+    device: str
+    recipe: CorpusRecipe
+    workspace: Path
+
+    def __call__(self) -> "Maker":
+        """Load the networks; one thread, so that threads are the same in every worker."""
+        torch.set_num_threads(1)
+        device = torch.device(self.device)
+        generator = open_generator(self.model, device, prior_only=self.recipe.prior_only)
+        return Maker(generator, self.recipe, self.workspace)
+
+
+class Maker:
+    """A generator at work. Every result is a function of its item alone."""
+
+    def __init__(self, generator: Generator, recipe: CorpusRecipe, workspace: Path) -> None:
+        self._generator = generator
+        self._recipe = recipe
+        self._workspace = workspace
+        self._films = generator.reference.films()
+        self._usual = usual_novelty(self._films)
+        self._fingerprint = fingerprint_of(numerics(str(generator.models.device)))
+        self.together = generator.models.micro_batch
+
+    def read(self, item: Item) -> Seen | Quarantined:
+        """Decode and frame; what cannot be trusted is set aside, with its reason."""
+        try:
+            if sha256_of(Path(item.path).read_bytes()) != item.radiograph_sha256:
+                raise Refused("E_SHA", "the file changed after the run began", "run it again")
+            decoded = read_radiograph(Path(item.path))
+        except Refused as refused:
+            return _quarantined(item, refused)
+        except OSError as error:
+            cause = f"the file cannot be read ({error.strerror})"
+            return _quarantined(item, Refused("E_UNREADABLE", cause, "check its rights"))
+        return Seen(item, frame(decoded.pixels_UV, self._generator.about.recipe.size).film_UV)
+
+    def volumes(self, films: Sequence[Seen]) -> list[Sampled]:
+        """Sample them together; each is what it would be alone."""
+        models = self._generator.models
+        film_B1UV = torch.from_numpy(np.stack([seen.film_UV for seen in films])[:, None])
+        if self._recipe.restyled:
+            film_B1UV = restyled(models, film_B1UV)
+        volumes = generate(models, film_B1UV, [seen.item.seed for seen in films])
+        return [Sampled(v, f) for v, f in zip(volumes, film_B1UV[:, 0].numpy(), strict=True)]
+
+    def keep(self, item: Item, made: Sampled) -> Row:
+        """Judge, and write volume and preview unless the gate holds them back."""
+        verdict = judge(made.volume, made.styled_UV, [], self._generator.reference)
+        finite = verdict.reason != "not_finite"
+        kept = finite and (verdict.accepted or self._recipe.gate == "record")
+        files, shape = {}, made.volume.array_XYZ.shape
+        if kept:
+            hu = to_int16(made.volume.array_XYZ)
+            bytes_of = files_of(item.id, Volume(hu, made.volume.affine))
+            write_bytes(self._workspace / preview_file(item.id), bytes_of.preview)
+            write_bytes(self._workspace / volume_file(item.id), bytes_of.volume)
+            files = {
+                "file_sha256": sha256_of(bytes_of.volume),
+                "preview_sha256": sha256_of(bytes_of.preview),
+                "voxel_sha256": voxel_sha256(hu),
+            }
+        return Row(
+            id=item.id,
+            radiograph_sha256=item.radiograph_sha256,
+            patient=item.patient,
+            finding=item.finding,
+            sample=item.sample,
+            seed=item.seed,
+            model=self._generator.fingerprint,
+            sampler=sampler_of(self._generator.about.recipe, self._recipe.prior_only),
+            fingerprint=self._fingerprint,
+            accepted=kept,
+            reason=verdict.reason,
+            **files,
+            shape=shape,
+            spacing_mm=spacing_mm(made.volume.affine),
+            scale=self._generator.about.scale,
+            out_of_distribution=film_novelty(made.styled_UV, self._films, self._usual),
+            quality=dict(verdict.figures),
+        )
+
+
+class Files(NamedTuple):
+    """What a volume looks like on disk."""
+
+    volume: bytes
+    preview: bytes
+
+
+def files_of(item: str, volume: Volume) -> Files:
+    """The bytes of volume and preview: equal for equal voxels."""
+    return Files(
+        nifti_bytes(volume, description=f"SYNTHETIC synth-ct {item}"),
+        preview(volume, item),
+    )
+
+
+def _quarantined(item: Item, refused: Refused) -> Quarantined:
+    return Quarantined(
+        id=item.id,
+        radiograph_sha256=item.radiograph_sha256,
+        patient=item.patient,
+        finding=item.finding,
+        code=refused.code,
+        cause=refused.cause,
+        remedy=refused.remedy,
+    )
