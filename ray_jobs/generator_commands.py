@@ -1,12 +1,17 @@
 """The commands of a finished generator: radiographs to CT, and how good it is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, tell
 from ray_jobs.options import AsJson, Seed, Share, Strict
+
+if TYPE_CHECKING:
+    from synth_ct.generator import About
+    from synth_ct.kit.quarantine import SetAside
+    from synth_ct.reconstruct import Written
 
 Model = Annotated[Path, typer.Option(help="A generator, or the root of a run that made one.")]
 
@@ -45,35 +50,42 @@ def reconstruct(
     from synth_ct.kit.numerics import device
     from synth_ct.kit.progress import progress
 
-    _demand_folder(out)
-    if not radiographs:
-        raise typer.BadParameter(f"no RADIOGRAPH is given before the output folder, {out}")
+    _demand_arguments(radiographs, out)
     tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
     with progress("loading the generator", 1) as tick:
         generator = open_generator(model, torch.device(device()))
         tick(1)
-    about = generator.about
     with progress("reading radiographs", len(radiographs)) as tick:
-        films, set_aside = stage.read_films(radiographs, about.recipe.size, tick)
+        films, set_aside = stage.read_films(radiographs, generator.about.recipe.size, tick)
     stage.report(set_aside, radiographs, out)
     written = stage.Written([], [])
     if films:
         with progress("volumes", len(films) * samples) as tick:
             sampling = stage.Sampling(samples, seed, drr)
             written = stage.reconstruct(generator, films, out, sampling, tick)
-    result = stage.as_json(written, set_aside)
+    result, lines = _told(generator.about, written, set_aside, out)
+    tell(result, lines, as_json)
+    finish(tolerance.exit_code(len(radiographs), len(set_aside), 0), len(set_aside))
+
+
+def _told(
+    about: "About", written: "Written", set_aside: list["SetAside"], out: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """The answer for machines and for people."""
+    from synth_ct.reconstruct import as_json, as_lines
+
+    result = as_json(written, set_aside)
     result |= {"out": str(out), "scale": about.scale, "trained_on": about.trained_on}
-    lines = stage.as_lines(written, set_aside, out)
+    lines = as_lines(written, set_aside, out)
     if written.volumes:
         lines.append(
             f"SYNTHETIC. scale: {about.scale} (a radiograph has no millimetres); "
             f"trained_on: {about.trained_on}"
         )
-    tell(result, lines, as_json)
-    finish(tolerance.exit_code(len(radiographs), len(set_aside), 0), len(set_aside))
+    return result, lines
 
 
-def _demand_folder(out: Path) -> None:
+def _demand_arguments(radiographs: list[Path], out: Path) -> None:
     """Before minutes are spent on loading."""
     from synth_ct.kit.artifact import RECORD
 
@@ -86,6 +98,8 @@ def _demand_folder(out: Path) -> None:
         raise typer.BadParameter(
             f"{out} is a finished cohort or model, which never changes; write to another folder"
         )
+    if not radiographs:
+        raise typer.BadParameter(f"no RADIOGRAPH is given before the output folder, {out}")
 
 
 def evaluate(
