@@ -71,11 +71,10 @@ def collect(
     recipe: GeneratorRecipe, workspace: Path, inputs: dict[str, Path], effort: Effort
 ) -> None:
     """The four weights in one folder."""
-    del effort  # links and a few statistics
     pairs = inputs[PAIRS]
     parts = [folder for name, folder in inputs.items() if name != PAIRS]
     about = About.model_validate({"recipe": recipe, **subject_of(pairs)})
-    write_generator(about, parts, open_pairs(pairs), workspace)
+    write_generator(about, parts, open_pairs(pairs), workspace, effort)
 
 
 def steps_of(run: Run) -> list[Step]:

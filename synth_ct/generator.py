@@ -8,11 +8,12 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import safetensors.numpy
 import torch
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -21,6 +22,8 @@ from synth_ct.diffusion import SamplerRecipe, demand_match
 from synth_ct.generate import XctDiff
 from synth_ct.kit.artifact import PARTIAL, Record, folder_name, read_record
 from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
+from synth_ct.kit.effort import Effort
+from synth_ct.kit.progress import Tick
 from synth_ct.kit.recipe import Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder
 from synth_ct.learners.denoiser import DenoiserRecipe, load_denoiser
@@ -100,15 +103,25 @@ class Generator:
     """Of the weights and recipes: part of every volume's id."""
 
 
-def write_generator(about: About, parts: Iterable[Path], pairs: Pairs, workspace: Path) -> None:
+def write_generator(
+    about: About, parts: Iterable[Path], pairs: Pairs, workspace: Path, effort: Effort
+) -> None:
     """Collect the weights of finished trainings, and measure what volumes should be like."""
     for folder in parts:
         for file in sorted(folder.glob("*.safetensors*")):
             _link(file, workspace / file.name)
     train = pairs.of("train")
-    reference = reference_of((pairs.volumes_NXYZ[n] for n in train), pairs.films_NUV[train])
+    volumes = _told_of([pairs.volumes_NXYZ[n] for n in train], effort.begin(len(train)))
+    reference = reference_of(volumes, pairs.films_NUV[train])
     write_bytes(workspace / REFERENCE, safetensors.numpy.save(reference.to_arrays()))
     write_text(workspace / ABOUT, about.model_dump_json(indent=1))
+
+
+def _told_of(volumes: Sequence[np.ndarray], tick: Tick) -> Iterator[np.ndarray]:
+    """Each volume, and a word when the next one is asked for."""
+    for volume in volumes:
+        yield volume
+        tick()
 
 
 def _link(file: Path, to: Path) -> None:

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from ray_jobs.generators import tiny_generator
 from synth_ct.generate import generate
-from synth_ct.generator import find_generator, open_generator
+from synth_ct.generator import find_generator, open_generator, write_generator
+from synth_ct.kit.effort import Effort
+from synth_ct.kit.progress import Tick
 from synth_ct.kit.recipe import changed
 from synth_ct.pairs.disk import open_pairs
 
@@ -28,6 +30,20 @@ def test_a_moved_generator_makes_the_same_volumes(generator_root: Path, moved: P
     assert here.fingerprint == there.fingerprint
     a, b = (generate(g.models, film, [3])[0].array_XYZ for g in (here, there))
     assert (a == b).all()
+
+
+def test_measuring_what_volumes_should_be_like_shows_how_far_it_is(
+    generator_root: Path, tmp_path: Path
+) -> None:
+    pairs, ticks = open_pairs(generator_root / "cohorts/pairs"), list[int]()
+
+    def begin(total: int) -> Tick:
+        assert total == len(pairs.of("train"))
+        return lambda done=1, note="", /: ticks.append(done)
+
+    about = open_generator(generator_root, CPU).about
+    write_generator(about, [], pairs, tmp_path, Effort(begin=begin))
+    assert len(ticks) == len(pairs.of("train"))
 
 
 def test_it_says_what_it_was_trained_on_and_that_millimetres_are_nominal(moved: Path) -> None:
