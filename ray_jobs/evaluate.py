@@ -137,16 +137,16 @@ def demand_run(question: Question) -> None:
 def subject(question: Question) -> dict[str, Any]:
     """What the numbers are about: evidence, cohort, and which weights."""
     path = question.of_the_run
-    generators = sorted(path.glob(f"generator/*/{RECORD}"))
-    prints = {
-        p.parent.name: record.fingerprint for p in generators if (record := read_record(p.parent))
-    }
-    return {**subject_of(path / PAIRS), "scale": "nominal", "generators": prints}
+    measured = "autoencoder" if question.table == 2 else "generator"
+    found = sorted(path.glob(f"{measured}/*/{RECORD}"))
+    prints = {p.parent.name: record.fingerprint for p in found if (record := read_record(p.parent))}
+    return {**subject_of(path / PAIRS), "scale": "nominal", f"{measured}s": prints}
 
 
 def said(about: Mapping[str, Any], question: Question) -> tuple[str, ...]:
     """Under the table: how far the numbers carry."""
-    weights = ", ".join(" ".join(named) for named in about["generators"].items()) or "none"
+    prints = about.get("generators") or about.get("autoencoders") or {"none": ""}
+    weights = ", ".join(" ".join(named).strip() for named in prints.items())
     return (
         f"* Evidence: {about['evidence']}. Trained on and measured with {about['trained_on']}, "
         "patients apart; millimetres are nominal.",

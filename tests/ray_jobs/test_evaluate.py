@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from ray_jobs.cli import app
 from ray_jobs.console import guarded
 from synth_ct.evaluation.table import METRICS
+from synth_ct.kit.artifact import read_record
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,11 @@ def test_table_2_has_a_row_for_each_autoencoder_with_its_code_use(
     assert [r["system"] for r in known] == ["mean_volume", "nearest_case"]
     assert row["system"] == "tiny"
     assert 0 < row["code_usage"]["mean"] <= 1
-    assert "a radiograph" not in (root / "evaluation/table2.md").read_text()
+    said = (root / "evaluation/table2.md").read_text()
+    assert "a radiograph" not in said
+    record = read_record(root / "autoencoder/tiny")
+    assert record is not None
+    assert f"Weights: tiny {record.fingerprint}" in said
 
 
 def test_table_3_has_a_row_for_each_generator(
@@ -136,8 +142,10 @@ def test_a_generator_is_measured_with_strangers_alone(
     other = tmp_path / "other"
     shutil.copytree(root / "cohorts/pairs", other / "cohorts/pairs")
     shutil.copytree(moved, other / "generator/tiny")
-    record = other / "cohorts/pairs/record.json"
-    record.write_text(record.read_text().replace('"size": 32', '"size": 33'))
+    record = read_record(other / "cohorts/pairs")
+    assert record is not None
+    changed = replace(record, recipe={"size": 64}).sealed()
+    (other / "cohorts/pairs/record.json").write_text(changed.text())
     for place, said in ((moved, "is no root of a run"), (other, "learnt from other pairs")):
         words = ["evaluate", str(place), "--table", "1"]
         assert guarded(lambda given: app(args=given, standalone_mode=False), words) == 1
