@@ -1,12 +1,17 @@
 """`synth-ct corpus`: what can be done with a finished corpus."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ray_jobs.console import tell
-from ray_jobs.options import AsJson
+from ray_jobs.console import FAILED, tell
+from ray_jobs.options import CORES, AsJson, Workers
+
+if TYPE_CHECKING:
+    from synth_ct.kit.effort import Effort
 
 app = typer.Typer(
     help="What can be done with a corpus.",
@@ -29,3 +34,31 @@ def card(folder: Folder, as_json: AsJson = False) -> None:
     corpus = Corpus.open(folder)
     text = (corpus.folder / CARD).read_text()
     tell({"card": text, "about": corpus.about.model_dump(mode="json")}, [text.rstrip()], as_json)
+
+
+@app.command()
+def verify(folder: Folder, workers: Workers = CORES, as_json: AsJson = False) -> None:
+    """Check every byte against what was recorded; exit 1, naming file and fault, if any differs.
+
+    Example: synth-ct corpus verify runs/tiny/corpus/synthetic
+    """
+    from synth_ct.corpus.verify import verify as check
+
+    with _effort("checked", workers) as effort:
+        verdict = check(folder, effort)
+    faults = [{"file": f.file, "kind": f.kind, "detail": f.detail} for f in verdict.faults]
+    lines = [f"{f.file}: {f.kind}: {f.detail}" for f in verdict.faults]
+    lines.append(f"{folder}: {verdict.volumes} volumes, {len(faults) or 'no'} faults")
+    tell({"ok": verdict.ok, "volumes": verdict.volumes, "faults": faults}, lines, as_json)
+    if faults:
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _effort(what: str, workers: int) -> Iterator["Effort"]:
+    """How fast to work, with a progress bar on stderr."""
+    from synth_ct.kit.effort import Effort
+    from synth_ct.kit.progress import progress
+
+    with ExitStack() as bars:
+        yield Effort(workers=workers, begin=lambda total: bars.enter_context(progress(what, total)))
