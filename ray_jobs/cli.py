@@ -328,6 +328,7 @@ def _make(
 
 
 app.command()(generator_commands.reconstruct)
+app.command()(generator_commands.generate)
 app.command()(generator_commands.evaluate)
 app.add_typer(corpus_commands.app, name="corpus")
 

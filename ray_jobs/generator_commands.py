@@ -1,17 +1,26 @@
 """The commands of a finished generator: radiographs to CT, and how good it is."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, tell
-from ray_jobs.options import AsJson, Seed, Share, Strict
+from ray_jobs.options import CORES, AsJson, Seed, Share, Strict
 
 if TYPE_CHECKING:
     from synth_ct.generator import About
     from synth_ct.kit.quarantine import SetAside
     from synth_ct.reconstruct import Written
+
+
+class Gate(StrEnum):
+    """What becomes of a volume that fails a check of quality."""
+
+    enforce = "enforce"
+    record = "record"
+
 
 Model = Annotated[Path, typer.Option(help="A generator, or the root of a run that made one.")]
 
@@ -100,6 +109,72 @@ def _demand_arguments(radiographs: list[Path], out: Path) -> None:
         )
     if not radiographs:
         raise typer.BadParameter(f"no RADIOGRAPH is given before the output folder, {out}")
+
+
+def generate(
+    radiographs: Annotated[
+        Path,
+        typer.Argument(metavar="RADIOGRAPHS", exists=True, help="A folder or cohort of them."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The corpus to make.")],
+    model: Model,
+    actors: Annotated[
+        str, typer.Option(metavar="N|MIN:MAX", help="Size of the pool.")
+    ] = f"{CORES}",
+    gpus_per_actor: Annotated[
+        float | None, typer.Option(min=0, help="[1 where the cluster has GPUs, else 0]")
+    ] = None,
+    wait_gpus: Annotated[int, typer.Option(min=0, help="Wait until there are so many GPUs.")] = 0,
+    local: Annotated[
+        bool, typer.Option("--local", help="Processes of this machine in place of Ray's actors.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, max=64, help="Volumes a radiograph.")] = 1,
+    seed: Seed = 0,
+    gate: Annotated[
+        Gate, typer.Option(help="A volume that fails a check: no file, or kept and noted.")
+    ] = Gate.enforce,
+    retry_quarantined: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Try these again; may be repeated.")
+    ] = None,
+    max_quarantine: Share = MAX_QUARANTINE,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """A corpus of synthetic CT from a folder of radiographs, on Ray; run again to continue.
+
+    Example: synth-ct generate films/ corpus/ --model runs/tiny --actors 2
+    """
+    from ray_jobs.generate import Asked, Pool, generate_corpus
+    from synth_ct.production.order import CorpusRecipe
+
+    tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
+    least, most = _pool_size(actors)
+    asked = Asked(
+        radiographs=radiographs,
+        out=out,
+        model=model,
+        recipe=CorpusRecipe(samples=samples, seed=seed, gate=gate.value),
+        pool=Pool(least=least, most=most, gpus=gpus_per_actor),
+        wait_gpus=wait_gpus,
+        local=local,
+        retry=frozenset(retry_quarantined or ()),
+    )
+    result, lines = generate_corpus(asked)
+    tell(result, lines, as_json)
+    counts = (result["total"], result["quarantined"], result["duplicates"])
+    finish(tolerance.exit_code(*counts), result["quarantined"])
+
+
+def _pool_size(text: str) -> tuple[int, int]:
+    """`4` is 4 to 4; `2:8` is elastic."""
+    least, colon, most = text.partition(":")
+    try:
+        bounds = (int(least), int(most if colon else least))
+    except ValueError:
+        raise typer.BadParameter(f"--actors is a number, or MIN:MAX, not {text!r}") from None
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise typer.BadParameter(f"--actors {text}: at least 1, and MIN not above MAX")
+    return bounds
 
 
 def evaluate(

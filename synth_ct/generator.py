@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -158,8 +158,16 @@ def find_generator(path: Path) -> Path:
     )
 
 
-def open_generator(path: Path, device: torch.device, *, prior_only: bool = False) -> Generator:
-    """Load a finished generator, every file checked; `prior_only` leaves the diffusion out."""
+class Found(NamedTuple):
+    """A finished generator on disk, its files checked, nothing loaded."""
+
+    folder: Path
+    about: About
+    fingerprint: str
+
+
+def read_generator(path: Path) -> Found:
+    """What a generator is, for whoever does not need its networks."""
     folder = find_generator(path)
     record = read_record(folder)
     if record is None:
@@ -177,11 +185,17 @@ def open_generator(path: Path, device: torch.device, *, prior_only: bool = False
             f"{folder} was written by another version of synth-ct ({error}); "
             f"{_remedy(folder, record, ABOUT)}"
         ) from error
+    return Found(folder, about, record.fingerprint)
+
+
+def open_generator(path: Path, device: torch.device, *, prior_only: bool = False) -> Generator:
+    """Load a finished generator, every file checked; `prior_only` leaves the diffusion out."""
+    found = read_generator(path)
     return Generator(
-        models=_models(about.recipe, folder, device, prior_only),
-        about=about,
-        reference=_reference(folder / REFERENCE),
-        fingerprint=record.fingerprint,
+        models=_models(found.about.recipe, found.folder, device, prior_only),
+        about=found.about,
+        reference=_reference(found.folder / REFERENCE),
+        fingerprint=found.fingerprint,
     )
 
 

@@ -111,6 +111,11 @@ def fold(corpus: Path, drop: Callable[[Entry], bool] = lambda entry: False) -> B
     return book
 
 
+def finished_entries(corpus: Path) -> Iterator[Entry]:
+    """All entries of a finished corpus, sorted by id; nothing is written."""
+    return Book(corpus / RECEIPTS / FOLDED, {}).entries()
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Where each whole line begins, and the line."""
     offset = 0

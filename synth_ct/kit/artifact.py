@@ -145,6 +145,19 @@ def folder_name(name: str) -> str:
     return name
 
 
+def reopen(folder: Path) -> None:
+    """Take a finished artifact back into its workspace, because a person asked for more of it.
+
+    What is made of it then has a fingerprint of its own: who used the old one is told.
+    """
+    workspace = partial_of(folder)
+    if workspace.exists():
+        raise ValueError(f"{workspace} is there already; finish or remove it first")
+    folder.rename(workspace)
+    (workspace / RECORD).unlink()
+    sync_folder(workspace.parent)
+
+
 @contextmanager
 def publish(folder: Path, wanted: Record, device: str = "cpu") -> Generator[Path, None, None]:
     """Yield the locked workspace to fill; it takes its real name only if the block succeeds.

@@ -18,6 +18,7 @@ from synth_ct.kit.numerics import fingerprint_of, numerics
 from synth_ct.kit.quarantine import Refused
 from synth_ct.kit.volume import Volume, nifti_bytes, spacing_mm, to_int16
 from synth_ct.preview import preview
+from synth_ct.production.facts import note_numerics
 from synth_ct.production.order import CorpusRecipe, Item, sampler_of
 from synth_ct.quality import film_novelty, judge, usual_novelty
 from synth_ct.xray.frame import frame
@@ -64,7 +65,9 @@ class Maker:
         self._workspace = workspace
         self._films = generator.reference.films()
         self._usual = usual_novelty(self._films)
-        self._fingerprint = fingerprint_of(numerics(str(generator.models.device)))
+        facts = numerics(str(generator.models.device))
+        self._fingerprint = fingerprint_of(facts)
+        note_numerics(workspace, self._fingerprint, facts)
         self.together = generator.models.micro_batch
 
     def read(self, item: Item) -> Seen | Quarantined:

@@ -26,6 +26,7 @@ from synth_ct.kit.durable import sha256_of, write_bytes, write_text
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import SetAside, write_report
 from synth_ct.production.executor import Executor
+from synth_ct.production.facts import forget_numerics, noted_numerics
 from synth_ct.production.order import Item
 from synth_ct.production.work import BEGUN, Job, Make, Told
 
@@ -70,11 +71,17 @@ def produce(
             f"{len(missing)} items have no receipt ({missing[0]}, ...), though all were worked "
             "off; run the same command again, and report it if it stays so"
         )
-    about = finish(workspace, book, order.about)
+    numerics = {"numerics": noted_numerics(workspace)}
+    about = finish(workspace, book, order.about.model_copy(update=numerics))
     _report(order, workspace, book)
+    _tidy(workspace)
+    return about
+
+
+def _tidy(workspace: Path) -> None:
     shutil.rmtree(workspace / BEGUN)
     (workspace / DEATHS).unlink(missing_ok=True)
-    return about
+    forget_numerics(workspace)
 
 
 # ---- before ------------------------------------------------------------------------------------

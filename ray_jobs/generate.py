@@ -1,0 +1,286 @@
+"""A corpus on a Ray actor pool. The work itself is `synth_ct.production`'s, and so is every rule.
+
+Ray Data hands blocks of items to actors that hold the networks; actors write files and receipts,
+and only words come back. What Ray does when an actor dies (try the block again, for ever) is made
+safe by the worker's marks: what was in the hands of the dead comes back as a suspect. Ray's own
+checkpoints of data sets are not used: they repeat work and can hang.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from ray_jobs.cluster import connect
+from synth_ct.corpus.about import About
+from synth_ct.kit.effort import Effort
+from synth_ct.kit.numerics import device
+from synth_ct.kit.progress import Tick, progress
+from synth_ct.kit.quarantine import REPORT
+from synth_ct.production.executor import BATCH, Death, Executor, batches
+from synth_ct.production.films import count_of, films_of
+from synth_ct.production.local import Processes
+from synth_ct.production.order import CorpusRecipe, Item
+from synth_ct.production.stage import Hands, make_corpus
+from synth_ct.production.work import BEGUN, Job, Told, Worker
+
+STATUS_EVERY_S = 10.0
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """How many actors, and what each holds. Nothing here changes what is made."""
+
+    least: int
+    most: int
+    gpus: float | None = None
+    """Of each actor; None takes one where the cluster has any."""
+
+    def together(self, job: Job, items: Sequence[Item]) -> Iterator[Told]:
+        """Work off all items in blocks; the pool grows and shrinks between its bounds."""
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        rows = [asdict(item) for item in items]
+        blocks = len(batches(items))
+        told = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+            _Actor,
+            fn_constructor_args=(job,),
+            batch_size=BATCH,
+            compute=ActorPoolStrategy(min_size=min(self.least, blocks), max_size=self.most),
+            num_cpus=1,
+            num_gpus=self.gpus or 0,
+        )
+        for block in told.iter_batches(batch_size=None, batch_format="numpy"):
+            for item, outcome, detail in zip(
+                block["id"], block["outcome"], block["detail"], strict=True
+            ):
+                yield Told(str(item), outcome, str(detail))
+
+    def alone(self, job: Job, items: Sequence[Item]) -> Iterator[Told | Death]:
+        """One actor, one item at a time; a new actor after each death."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        lone = ray.remote(num_cpus=1, num_gpus=self.gpus or 0, max_restarts=0)(_LoneActor)
+        actor: Any = None
+        node = ""
+        for item in items:
+            if actor is None:
+                actor = lone.remote(job)
+                node = ray.get(actor.node.remote())  # loaded: what kills it now is the item
+            try:
+                yield from ray.get(actor.make.remote(item))
+            except RayActorError:
+                actor = None
+                yield Death(item.id, guilty=_alive(node) and not _asked_to_end(job, item).exists())
+        if actor is not None:
+            ray.kill(actor)
+
+
+class _Actor:
+    """One of the pool."""
+
+    def __init__(self, job: Job) -> None:
+        self._worker = Worker(job)
+
+    def __call__(self, columns: Columns) -> Columns:
+        rows = zip(*columns.values(), strict=True)
+        items = [Item(**dict(zip(columns, _plain(row), strict=True))) for row in rows]
+        told = self._worker(items)
+        return {
+            name: np.array([getattr(word, name) for word in told], dtype=object)
+            for name in Told._fields
+        }
+
+
+def _plain(row: Sequence[Any]) -> list[Any]:
+    return [value.item() if isinstance(value, np.generic) else value for value in row]
+
+
+class _LoneActor:
+    """For suspects. Says so, should somebody ask it to end."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._worker = Worker(job)
+        self._item: Item | None = None
+        signal.signal(signal.SIGTERM, self._end)
+
+    def node(self) -> str:
+        """On which machine it is."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
+    def make(self, item: Item) -> list[Told]:
+        """One item, marked or not."""
+        self._item = item
+        return self._worker([item], alone=True)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._item is not None:
+            _asked_to_end(self._job, self._item).touch()
+        sys.exit(1)
+
+
+def _asked_to_end(job: Job, item: Item) -> Path:
+    return job.workspace / BEGUN / job.run / f"{item.id}.asked"
+
+
+def _alive(node: str) -> bool:
+    import ray
+
+    return any(found["NodeID"] == node and found["Alive"] for found in ray.nodes())
+
+
+# ---- before the work ---------------------------------------------------------------------------
+
+
+def demand_gpus(pool: Pool, wait_for: int) -> None:
+    """Refuse what the cluster cannot give; with `wait_for`, wait until it has so many GPUs.
+
+    Ray itself would wait for ever and say nothing. A cluster scaled to zero has none now and may
+    have them soon, which only a person can know.
+    """
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    wanted = max(pool.least * (pool.gpus or 0), float(wait_for))
+    begun = time.monotonic()
+    said = begun - STATUS_EVERY_S
+    while (there := float(ray.cluster_resources().get("GPU", 0))) < wanted:
+        if not wait_for:
+            raise ValueError(
+                f"{pool.least} actors of {pool.gpus or 0:g} GPU need {wanted:g}; the cluster has "
+                f"{there:g}; ask for fewer, or wait for them with --wait-gpus N"
+            )
+        request_resources(bundles=[{"GPU": 1.0}] * wait_for)
+        if time.monotonic() - said >= STATUS_EVERY_S:
+            said = time.monotonic()
+            waited = said - begun
+            sys.stderr.write(f"waiting for {wanted:g} GPUs: {there:g} there, {waited:.0f} s\n")
+        time.sleep(1)
+
+
+def demand_cpus(pool: Pool) -> None:
+    """An actor needs a CPU; a pool that cannot even begin is refused."""
+    import ray
+
+    there = ray.cluster_resources().get("CPU", 0)
+    if pool.least > there:
+        raise ValueError(
+            f"{pool.least} actors need {pool.least} CPUs and the cluster has {there:g}; "
+            "ask for fewer, or --actors MIN:MAX with a smaller MIN"
+        )
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a person wants of `generate`."""
+
+    radiographs: Path
+    out: Path
+    model: Path
+    recipe: CorpusRecipe
+    pool: Pool
+    wait_gpus: int = 0
+    local: bool = False
+    retry: frozenset[str] = frozenset()
+
+
+def generate_corpus(asked: Asked) -> tuple[dict[str, Any], list[str]]:
+    """Make the corpus, or go on with it; the answer for machines and for people."""
+    begun = time.monotonic()
+    with progress("reading radiographs", count_of(asked.radiographs)) as tick:
+        films = films_of(asked.radiographs, tick)
+    made = Made()
+    with _hands(asked, made) as hands:
+        about = make_corpus(films, asked.model, asked.recipe, asked.out, hands, asked.retry)
+    seconds = time.monotonic() - begun
+    result = {
+        "corpus": str(asked.out),
+        **about.counts.model_dump(),
+        "pending": 0,
+        "seconds": round(seconds, 3),
+        "volumes_per_second": round(made.items / made.seconds, 3) if made.items else 0.0,
+        "digest": about.digest,
+    }
+    return result, _lines(about, asked.out, made)
+
+
+class Made:
+    """Counts what this run made, for its pace."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.seconds = 0.0
+
+    @contextmanager
+    def counting(self, total: int) -> Generator[Tick, None, None]:
+        """A progress display that counts; what earlier runs made comes in the first call."""
+        begun = time.monotonic()
+        first = True
+        with progress("volumes", total) as shown:
+
+            def tick(done: int = 1, note: str = "", /) -> None:
+                nonlocal first
+                self.items += 0 if first else done
+                first = False
+                self.seconds = time.monotonic() - begun
+                shown(done, note)
+
+            yield tick
+
+
+@contextmanager
+def _hands(asked: Asked, made: Made) -> Generator[Hands, None, None]:
+    with ExitStack() as open_until_done:
+
+        def begin(total: int) -> Tick:
+            return open_until_done.enter_context(made.counting(total))
+
+        if asked.local:
+            executor: Executor = Processes(count=asked.pool.most)
+            yield Hands(executor=executor, effort=Effort(device=device(), begin=begin))
+        else:
+            cluster = open_until_done.enter_context(connect(cpus=asked.pool.most + 1))
+            pool = _with_gpus(asked.pool, cluster.gpus or asked.wait_gpus)
+            demand_cpus(pool)
+            demand_gpus(pool, asked.wait_gpus)
+            where = "cuda" if pool.gpus else "cpu"
+            sys.stderr.write(f"{pool.least} to {pool.most} actors on {where}\n")
+            yield Hands(executor=pool, effort=Effort(device=where, begin=begin))
+
+
+def _with_gpus(pool: Pool, gpus: int) -> Pool:
+    """One GPU an actor where there are any and nothing else is said."""
+    return pool if pool.gpus is not None else replace(pool, gpus=1.0 if gpus else 0.0)
+
+
+def _lines(about: About, out: Path, made: Made) -> list[str]:
+    counts = about.counts
+    pace = f", {made.items / made.seconds:.2f} volumes/s" if made.items else ", nothing to do"
+    codes = ", ".join(f"{n} {code}" for code, n in about.codes.items())
+    return [
+        f"{counts.committed} volumes of {counts.total} items in {out}{pace}",
+        f"rejected {counts.rejected}, quarantined {counts.quarantined}"
+        + (f" ({codes}; see {out / REPORT})" if codes else ""),
+        f"digest {about.digest}",
+        f"SYNTHETIC. scale: {about.scale}; trained_on: {about.trained_on}",
+    ]
