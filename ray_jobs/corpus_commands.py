@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,34 @@ def card(folder: Folder, as_json: AsJson = False) -> None:
     corpus = Corpus.open(folder)
     text = (corpus.folder / CARD).read_text()
     tell({"card": text, "about": corpus.about.model_dump(mode="json")}, [text.rstrip()], as_json)
+
+
+class ExportFormat(StrEnum):
+    """What `corpus export` can write."""
+
+    msd = "msd"
+    nnunet = "nnunet"
+    nnssl = "nnssl"
+    hf = "hf"
+    dicom = "dicom"
+
+
+@app.command()
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    to: Annotated[ExportFormat, typer.Option(help="Whose layout.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the volumes in a layout that other tools read: hard links, or DICOM series.
+
+    Example: synth-ct corpus export runs/tiny/corpus/synthetic exported --to msd
+    """
+    from synth_ct.corpus.export import export as write
+
+    files = write(folder, out, to.value)
+    answer = {"format": to.value, "files": files, "out": str(out)}
+    tell(answer, [f"{out}: {files} files, {to.value}"], as_json)
 
 
 @app.command()

@@ -34,6 +34,7 @@ FROZEN = {
     "reconstruct": "RADIOGRAPH... OUT --model --samples --seed --drr --max-quarantine --strict"
     " --json",
     "corpus card": "DIR --json",
+    "corpus export": "DIR OUT --to --json",
     "corpus verify": "DIR --workers --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
 }
