@@ -23,6 +23,8 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python >= 3.11 is needed and was not found; install it or set PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "could not make .venv; on Debian install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# Tests read an export back with nnU-Net's own reader, which needs none of its dependencies.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps nnunetv2 batchgenerators
 	@touch $@
 
 check: setup
