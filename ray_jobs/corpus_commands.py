@@ -37,6 +37,35 @@ def card(folder: Folder, as_json: AsJson = False) -> None:
     tell({"card": text, "about": corpus.about.model_dump(mode="json")}, [text.rstrip()], as_json)
 
 
+@app.command()
+def view(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="The page to write.")],
+    limit: Annotated[int, typer.Option(min=1, help="Volumes shown, evenly spaced by id.")] = 300,
+    radiographs: Annotated[
+        bool,
+        typer.Option(
+            "--radiographs", help="Put the radiographs beside them, where this machine has them."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page, complete in itself: thumbnails, filters, and some volumes in 3D.
+
+    Example: synth-ct corpus view runs/tiny/corpus/synthetic corpus.html --limit 100
+    """
+    from dataclasses import asdict
+
+    from synth_ct.corpus import Corpus
+    from synth_ct.corpus.view import write_view
+
+    made = write_view(Corpus.open(folder), out, limit=limit, radiographs=radiographs)
+    lines = [f"{out}: {made.rows} volumes, {made.volumes} of them in 3D, {made.bytes / 1e6:.1f} MB"]
+    if radiographs:
+        lines.append(f"{made.radiographs} radiographs are in it: mind who sees it")
+    tell({"out": str(out), **asdict(made)}, lines, as_json)
+
+
 class ExportFormat(StrEnum):
     """What `corpus export` can write."""
 
@@ -81,6 +110,25 @@ def verify(folder: Folder, workers: Workers = CORES, as_json: AsJson = False) ->
     tell({"ok": verdict.ok, "volumes": verdict.volumes, "faults": faults}, lines, as_json)
     if faults:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def merge(
+    corpora: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Two corpora or more.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The corpus to make.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make one corpus of several: every item once, people told apart by their radiographs.
+
+    Example: synth-ct corpus merge runs/a/corpus/synthetic runs/b/corpus/synthetic merged
+    """
+    from synth_ct.corpus.merge import merge as join
+
+    with _effort("linked", workers=0) as effort:
+        about = join(corpora, out, effort)
+    counts = about.counts.model_dump()
+    lines = [f"{out}: {counts['committed']} volumes of {len(corpora)} corpora"]
+    tell({"out": str(out), "digest": about.digest, **counts}, lines, as_json)
 
 
 @contextmanager

@@ -34,8 +34,10 @@ FROZEN = {
     "reconstruct": "RADIOGRAPH... OUT --model --samples --seed --drr --max-quarantine --strict"
     " --json",
     "corpus card": "DIR --json",
+    "corpus view": "DIR OUT.html --limit --radiographs --json",
     "corpus export": "DIR OUT --to --json",
     "corpus verify": "DIR --workers --json",
+    "corpus merge": "DIR... OUT --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
 }
 
