@@ -66,6 +66,35 @@ def view(
     tell({"out": str(out), **asdict(made)}, lines, as_json)
 
 
+@app.command()
+def view(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="The page to write.")],
+    limit: Annotated[int, typer.Option(min=1, help="Volumes shown, evenly spaced by id.")] = 300,
+    radiographs: Annotated[
+        bool,
+        typer.Option(
+            "--radiographs", help="Put the radiographs beside them, where this machine has them."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page, complete in itself: thumbnails, filters, and some volumes in 3D.
+
+    Example: synth-ct corpus view runs/tiny/corpus/synthetic corpus.html --limit 100
+    """
+    from dataclasses import asdict
+
+    from synth_ct.corpus import Corpus
+    from synth_ct.corpus.view import write_view
+
+    made = write_view(Corpus.open(folder), out, limit=limit, radiographs=radiographs)
+    lines = [f"{out}: {made.rows} volumes, {made.volumes} of them in 3D, {made.bytes / 1e6:.1f} MB"]
+    if radiographs:
+        lines.append(f"{made.radiographs} radiographs are in it: mind who sees it")
+    tell({"out": str(out), **asdict(made)}, lines, as_json)
+
+
 class ExportFormat(StrEnum):
     """What `corpus export` can write."""
 

@@ -35,6 +35,7 @@ FROZEN = {
     " --json",
     "corpus card": "DIR --json",
     "corpus view": "DIR OUT.html --limit --radiographs --json",
+    "corpus view": "DIR OUT.html --limit --radiographs --json",
     "corpus export": "DIR OUT --to --json",
     "corpus verify": "DIR --workers --json",
     "corpus merge": "DIR... OUT --json",
