@@ -22,6 +22,7 @@ from synth_ct.kit.recipe import NOTHING, Recipe, changed
 from synth_ct.learners.autoencoder import AutoencoderRecipe
 from synth_ct.phantom.chest_xray import Twin
 from synth_ct.phantom.recipe import PhantomCohort
+from synth_ct.production.order import CorpusRecipe
 
 MADE, INGESTED = "(made)", "(ingested)"
 
@@ -74,6 +75,8 @@ class Run(Recipe):
     """Further autoencoders on the same pairs, by name: Table 2."""
     ablations: tuple[GeneratorRecipe, ...] = ()
     """Further generators on the same pairs: Table 3."""
+    corpus: CorpusRecipe = CorpusRecipe()
+    """How the generator is used on the radiographs."""
 
     @model_validator(mode="after")
     def _share_the_pairs(self) -> "Run":
@@ -100,7 +103,12 @@ def tiny() -> Run:
     """All of it at 32 voxels on two cores, in minutes: shows that everything is connected."""
     cohorts = phantom_cohorts(size=32, patients=16, radiographs=24)
     return Run(
-        name="tiny", evidence="plumbing", seed=0, cohorts=cohorts, generator=tiny_generator()
+        name="tiny",
+        evidence="plumbing",
+        seed=0,
+        cohorts=cohorts,
+        generator=tiny_generator(),
+        corpus=CorpusRecipe(gate="record"),  # seconds of training satisfy no gate
     )
 
 

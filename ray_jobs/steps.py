@@ -5,6 +5,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from ray_jobs.corpus_steps import corpus_steps
 from ray_jobs.plan import Make, Step
 from ray_jobs.recipes import Ingested, Run
 from synth_ct.cohort import Cohort
@@ -98,7 +99,9 @@ def steps_of(run: Run) -> list[Step]:
     variations = [
         _autoencoder(name, recipe, run.gpus, pairs) for name, recipe in run.variations.items()
     ]
-    return [*volumes.values(), *films, pairs, *generators, *variations]
+    (generator,) = (s for s in generators if s.name == f"generator/{run.generator.name}")
+    corpora = corpus_steps(run, generator, films[-1])
+    return [*volumes.values(), *films, pairs, *generators, *variations, *corpora]
 
 
 def _cohort(name: str, recipe: PhantomCohort | Ingested) -> Step:

@@ -6,7 +6,6 @@ file became which volume, is local.
 """
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -33,9 +32,9 @@ from synth_ct.kit.quarantine import (
     read_report,
     write_report,
 )
-from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume, save, to_int16
-from synth_ct.preview import preview
+from synth_ct.production.maker import described, files_of
+from synth_ct.production.order import seed_of, volume_id, way_of
 from synth_ct.quality import Verdict, judge
 from synth_ct.quality.explain import explained, remedy
 from synth_ct.xray.frame import frame
@@ -129,8 +128,8 @@ def reconstruct(
         part = films[start : start + together]
         film_B1UV = torch.from_numpy(np.stack([film.film_UV for film in part])[:, None])
         styled = film_B1UV if sampling.drr else restyled(generator.models, film_B1UV)
-        ids = [volume_id(film.sha256, generator, sampling, k) for film, k in each(part, sampling)]
-        seeds = [seed_for(sampling.seed, "volume", i) for i in ids]
+        ids = _ids(generator, part, sampling)
+        seeds = [seed_of(sampling.seed, i) for i in ids]
         volumes: list[Volume] = []
         for n, volume in enumerate(_volumes(generator.models, styled, seeds)):
             film, k = each(part, sampling)[n]
@@ -166,21 +165,18 @@ def each(films: Sequence[Film], sampling: Sampling) -> list[tuple[Film, int]]:
     return [(film, k) for film in films for k in range(sampling.samples)]
 
 
-def volume_id(radiograph_sha256: str, generator: Generator, sampling: Sampling, sample: int) -> str:
-    """Sixteen digits of sha256(radiograph, model, way, root seed, sample number)."""
-    way = json.dumps(_way(generator, sampling), sort_keys=True)
-    text = f"{radiograph_sha256}/{generator.fingerprint}/{way}/{sampling.seed}/{sample}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _ids(generator: Generator, part: Sequence[Film], sampling: Sampling) -> list[str]:
+    """As `generate` names them: the same film, generator, seed and sample is the same volume."""
+    way = _way(generator, sampling)
+    return [
+        volume_id(film.sha256, generator.fingerprint, way, sampling.seed, k)
+        for film, k in each(part, sampling)
+    ]
 
 
 def _way(generator: Generator, sampling: Sampling) -> dict[str, Any]:
-    """How the model was used: all that sets two volumes of one film and seed apart."""
-    models = generator.models
-    return {
-        "sampler": models.sampler.model_dump(mode="json") if models.denoiser else "prior",
-        "restyled": not sampling.drr,
-        "micro_batch": models.micro_batch,
-    }
+    prior_only = generator.models.denoiser is None
+    return way_of(generator.about.recipe, restyled=not sampling.drr, prior_only=prior_only)
 
 
 # ---- files -------------------------------------------------------------------------------------
@@ -191,8 +187,9 @@ def _write(
 ) -> None:
     sha256 = ""
     if made.file:
-        sha256 = save(volume, out / made.file, described(made.id))
-        write_bytes(out / f"{made.id}.png", preview(volume, made.id))
+        files = files_of(made.id, volume)
+        sha256 = write_bytes(out / made.file, files.volume)
+        write_bytes(out / f"{made.id}.png", files.preview)
     sidecar = {
         "id": made.id,
         **_origin(generator),
@@ -207,11 +204,6 @@ def _write(
         "quality": made.verdict.figures,
     }
     write_text(out / f"{made.id}.json", json.dumps(sidecar, indent=1, allow_nan=False))
-
-
-def described(name: str) -> str:
-    """What a NIfTI file says of itself wherever it is copied."""
-    return f"SYNTHETIC synth-ct {name}"
 
 
 def _origin(generator: Generator) -> dict[str, Any]:

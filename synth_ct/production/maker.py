@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from synth_ct.cohort.pool import SLIPS
 from synth_ct.corpus.layout import preview_file, volume_file
 from synth_ct.corpus.row import Quarantined, Row, voxel_sha256
 from synth_ct.generate import generate, restyled
@@ -81,6 +82,9 @@ class Maker:
         except OSError as error:
             cause = f"the file cannot be read ({error.strerror})"
             return _quarantined(item, Refused("E_UNREADABLE", cause, "check its rights"))
+        except SLIPS as slip:
+            cause = f"the reader failed on it ({type(slip).__name__})"
+            return _quarantined(item, Refused("E_READER", cause, "look at it, and report it"))
         return Seen(item, frame(decoded.pixels_UV, self._generator.about.recipe.size).film_UV)
 
     def volumes(self, films: Sequence[Seen]) -> list[Sampled]:
@@ -129,6 +133,11 @@ class Maker:
         )
 
 
+def described(name: str) -> str:
+    """What a NIfTI file says of itself wherever it is copied."""
+    return f"SYNTHETIC synth-ct {name}"
+
+
 class Files(NamedTuple):
     """What a volume looks like on disk."""
 
@@ -139,7 +148,7 @@ class Files(NamedTuple):
 def files_of(item: str, volume: Volume) -> Files:
     """The bytes of volume and preview: equal for equal voxels."""
     return Files(
-        nifti_bytes(volume, description=f"SYNTHETIC synth-ct {item}"),
+        nifti_bytes(volume, described(item)),
         preview(volume, item),
     )
 

@@ -16,10 +16,10 @@ from PIL import Image
 from synth_ct.generate import generate
 from synth_ct.generator import Generator, open_generator
 from synth_ct.kit.quarantine import read_report
-from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import Volume
 from synth_ct.pairs.disk import open_pairs
 from synth_ct.preview import preview
+from synth_ct.production.order import seed_of, volume_id, way_of
 from synth_ct.reconstruct import (
     Made,
     Sampling,
@@ -29,7 +29,6 @@ from synth_ct.reconstruct import (
     read_films,
     reconstruct,
     report,
-    volume_id,
 )
 
 
@@ -119,8 +118,10 @@ def test_a_sidecar_says_what_it_is_and_names_nobody(
     about = json.loads(text)
     assert about["what"].startswith("SYNTHETIC")
     assert (about["scale"], about["trained_on"]) == ("nominal", "phantoms")
-    assert about["seed"] == seed_for(0, "volume", made.id)
-    assert about["id"] == volume_id(about["radiograph_sha256"], generator, Sampling(), 0)
+    assert about["seed"] == seed_of(0, made.id)
+    way = way_of(generator.about.recipe, restyled=True, prior_only=False)
+    sha256 = about["radiograph_sha256"]
+    assert about["id"] == volume_id(sha256, generator.fingerprint, way, 0, 0)
     assert isinstance(about["accepted"], bool)
     assert "patient" not in text
     assert "patient name 0" in (tmp_path / "sources.csv").read_text()
