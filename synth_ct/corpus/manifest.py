@@ -12,11 +12,11 @@ from synth_ct.corpus.layout import MANIFEST
 from synth_ct.corpus.row import SCHEMA, Row, columns_of, rows_of
 from synth_ct.kit.durable import sync_folder
 
-ROWS_TOGETHER = 4096
+ROWS_TOGETHER = 1024
 
 
 def write_manifest(corpus: Path, rows: Iterable[Row]) -> None:
-    """Write the rows, which come sorted by id, holding a few thousand at a time."""
+    """Write the rows, which come sorted by id, holding a thousand at a time."""
     temporary = corpus / f".{MANIFEST}.tmp"
     coming = iter(rows)
     with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
@@ -30,14 +30,14 @@ def write_manifest(corpus: Path, rows: Iterable[Row]) -> None:
 
 def read_manifest(corpus: Path) -> Iterator[Row]:
     """Its rows, in their order."""
-    with pq.ParquetFile(corpus / MANIFEST) as file:
+    with pq.ParquetFile(corpus / MANIFEST, pre_buffer=False) as file:
         for batch in file.iter_batches(ROWS_TOGETHER):
             yield from rows_of(batch)
 
 
 def read_columns(corpus: Path, names: list[str]) -> Iterator[dict[str, list[Any]]]:
-    """Some columns of the manifest, a few thousand rows at a time, in their order."""
-    with pq.ParquetFile(corpus / MANIFEST) as file:
+    """Some columns of the manifest, a thousand rows at a time, in their order."""
+    with pq.ParquetFile(corpus / MANIFEST, pre_buffer=False) as file:
         for batch in file.iter_batches(ROWS_TOGETHER, columns=names):
             columns = batch.to_pydict()
             yield {name: columns[name] for name in names}

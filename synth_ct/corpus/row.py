@@ -5,8 +5,9 @@ Neither can name a person or a path of this machine.
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ SCHEMA = pa.schema(
         ("quality", pa.map_(pa.string(), pa.float64())),
     ]
 )
+FIELD_OF = {"class": "finding"}
+"""Where a column's name cannot be a field's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,8 @@ Entry = Row | Quarantined
 
 def line_of(entry: Entry) -> str:
     """One line of a receipt, without its end."""
-    return json.dumps(asdict(entry), allow_nan=False)
+    fields = {name: getattr(entry, name) for name in entry.__slots__}
+    return json.dumps(fields, allow_nan=False)
 
 
 def entry_of(line: str) -> Entry:
@@ -101,26 +105,50 @@ def entry_of(line: str) -> Entry:
     return Row(**fields)
 
 
-def columns_of(rows: Iterable[Row]) -> pa.RecordBatch:
+def columns_of(rows: Sequence[Row]) -> pa.RecordBatch:
     """Rows as the manifest stores them."""
-    records = []
-    for row in rows:
-        record = asdict(row)
-        record["class"] = record.pop("finding")
-        record["quality"] = list(record["quality"].items())
-        records.append(record)
-    return pa.RecordBatch.from_pylist(records, schema=SCHEMA)
+    columns = []
+    for column in SCHEMA:
+        values = [getattr(row, FIELD_OF.get(column.name, column.name)) for row in rows]
+        figures = column.name == "quality"
+        columns.append(_figures(values) if figures else pa.array(values, column.type))
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _figures(qualities: Iterable[dict[str, float | None]]) -> pa.MapArray:
+    """Map arrays from their flat columns: a tuple for every figure would take far longer."""
+    ends = [0]
+    names: list[str] = []
+    values: list[float | None] = []
+    for quality in qualities:
+        names += quality
+        values += quality.values()
+        ends.append(len(names))
+    return pa.MapArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.array(names, pa.string()), pa.array(values, pa.float64())
+    )
 
 
 def rows_of(batch: pa.RecordBatch) -> list[Row]:
     """The inverse of `columns_of`."""
-    rows = []
-    for record in batch.to_pylist():
-        record["finding"] = record.pop("class")
-        record["quality"] = dict(record["quality"] or [])
-        record["shape"], record["spacing_mm"] = tuple(record["shape"]), tuple(record["spacing_mm"])
-        rows.append(Row(**record))
-    return rows
+    values: dict[str, Iterable[Any]] = {}
+    for column in SCHEMA:
+        array = batch.column(column.name)
+        figures = column.name == "quality"
+        values[FIELD_OF.get(column.name, column.name)] = (
+            _qualities(array) if figures else array.to_pylist()
+        )
+    for grid in ("shape", "spacing_mm"):
+        values[grid] = map(tuple, values[grid])
+    records = zip(*values.values(), strict=True)
+    return [Row(**dict(zip(values, record, strict=True))) for record in records]
+
+
+def _qualities(maps: pa.MapArray) -> list[dict[str, float | None]]:
+    """The inverse of `_figures`."""
+    names, figures = maps.keys.to_pylist(), maps.items.to_pylist()
+    ends = pairwise(maps.offsets.to_pylist())
+    return [dict(zip(names[a:b], figures[a:b], strict=True)) for a, b in ends]
 
 
 def voxel_sha256(array_XYZ: HuArray) -> str:
