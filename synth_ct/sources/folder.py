@@ -100,10 +100,11 @@ def _several_patients(series: Series) -> SetAside:
 
 def read(found: Found, workspace: Path) -> Case:
     """Read one file or one series."""
-    return keep(_scan(found.files), workspace)
+    return keep(scan_of(found.files), workspace)
 
 
-def _scan(files: Sequence[Path]) -> Scan:
+def scan_of(files: Sequence[Path]) -> Scan:
+    """One volume file, or the slices of one series."""
     if not is_dicom(files[0]):
         return read_ct(files[0])
     volume, notes, sha256 = read_series(files)
@@ -119,7 +120,7 @@ def read_any_ct(path: Path) -> Volume:
             return read_ct(path).volume
         series = series_in(path).series
         if len(series) == 1:
-            return _scan(series[0].files).volume
+            return scan_of(series[0].files).volume
     except Refused as refused:
         raise Refused(refused.code, f"{path}: {refused.cause}", refused.remedy) from refused
     raise ValueError(

@@ -35,10 +35,13 @@ FROZEN = {
     " --json",
     "corpus card": "DIR --json",
     "corpus view": "DIR OUT.html --limit --radiographs --json",
-    "corpus view": "DIR OUT.html --limit --radiographs --json",
     "corpus export": "DIR OUT --to --json",
+    "corpus repair": "DIR --model --other-numerics --workers --json",
     "corpus verify": "DIR --workers --json",
     "corpus merge": "DIR... OUT --json",
+    "corpus adopt": "SRC OUT --generator --licence --workers --max-quarantine --strict --json",
+    "generate": "RADIOGRAPHS OUT --model --actors --gpus-per-actor --wait-gpus --local --samples"
+    " --seed --gate --retry-quarantined --max-quarantine --strict --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
 }
 
