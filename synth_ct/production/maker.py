@@ -48,13 +48,18 @@ class LoadMaker:
     device: str
     recipe: CorpusRecipe
     workspace: Path
+    noted: bool = True
+    """Write down what the numerics fingerprint stands for; not where a corpus is finished."""
 
     def __call__(self) -> "Maker":
         """Load the networks; one thread, so that threads are the same in every worker."""
         torch.set_num_threads(1)
         device = torch.device(self.device)
         generator = open_generator(self.model, device, prior_only=self.recipe.prior_only)
-        return Maker(generator, self.recipe, self.workspace)
+        maker = Maker(generator, self.recipe, self.workspace)
+        if self.noted:
+            note_numerics(self.workspace, maker.fingerprint, maker.numerics)
+        return maker
 
 
 class Maker:
@@ -66,9 +71,8 @@ class Maker:
         self._workspace = workspace
         self._films = generator.reference.films()
         self._usual = usual_novelty(self._films)
-        facts = numerics(str(generator.models.device))
-        self._fingerprint = fingerprint_of(facts)
-        note_numerics(workspace, self._fingerprint, facts)
+        self.numerics = numerics(str(generator.models.device))
+        self.fingerprint = fingerprint_of(self.numerics)
         self.together = generator.models.micro_batch
 
     def read(self, item: Item) -> Seen | Quarantined:
@@ -121,7 +125,7 @@ class Maker:
             seed=item.seed,
             model=self._generator.fingerprint,
             sampler=sampler_of(self._generator.about.recipe, self._recipe.prior_only),
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
             accepted=kept,
             reason=verdict.reason,
             **files,

@@ -22,6 +22,7 @@ from synth_ct.corpus.finish import finish
 from synth_ct.corpus.layout import SOURCES, make_folders, quarantine_file
 from synth_ct.corpus.receipts import Book, Receipts, fold
 from synth_ct.corpus.row import Entry, Quarantined, line_of
+from synth_ct.kit.artifact import code_hash
 from synth_ct.kit.durable import sha256_of, write_bytes, write_text
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import SetAside, write_report
@@ -60,7 +61,7 @@ def produce(
     _begin(order, workspace)
     book = fold(workspace, drop=lambda entry: _forgotten(entry, retry))
     todo = [item for item in order.items if item.id not in book]
-    job = Job(workspace=workspace, run=secrets.token_hex(8), load=load)
+    job = Job(workspace=workspace, run=secrets.token_hex(8), load=load, code=code_hash())
     tally = _Tally(book.counts(), len(book) + len(todo), effort)
     suspects = _work_off(executor.together(job, todo), tally) if todo else set()
     _try_alone(job, [item for item in todo if item.id in suspects], executor, tally)

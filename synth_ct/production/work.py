@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from synth_ct.corpus.layout import quarantine_file
 from synth_ct.corpus.receipts import Receipts, State, state_of
 from synth_ct.corpus.row import Entry, Quarantined, Row, line_of
+from synth_ct.kit.artifact import code_hash
 from synth_ct.kit.durable import write_text
 from synth_ct.production.order import Item
 
@@ -60,6 +61,8 @@ class Job:
     run: str
     """Marks of another run mean nothing: its driver died, and no item is guilty of that."""
     load: Callable[[], Make]
+    code: str
+    """The hash of the driver's code."""
     read_ahead: int = 1
     """Micro-batches whose films are read before their turn."""
 
@@ -73,6 +76,7 @@ class Worker:
     """Holds the networks and works off batches."""
 
     def __init__(self, job: Job) -> None:
+        _demand_same_code(job)
         self._job = job
         self._make = job.load()
         self._receipts = Receipts(job.workspace)
@@ -140,6 +144,17 @@ class Worker:
         for item in items:
             mark_of(self._job, item.id).unlink(missing_ok=True)
         return [Told(entry.id, state_of(entry), _detail(entry)) for entry in entries]
+
+
+def _demand_same_code(job: Job) -> None:
+    """Other code may make other volumes of the same item, and no receipt would tell."""
+    ours = code_hash()
+    if ours != job.code:
+        raise RuntimeError(
+            f"a worker's code is {ours} and its driver's is {job.code}: their volumes might "
+            "differ; install the same synth_ct on every machine, or send it along (`ray job submit "
+            "--working-dir .`), and run the same command again"
+        )
 
 
 def _detail(entry: Entry) -> str:
