@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from synth_ct.corpus.about import About, Source
-from synth_ct.corpus.card_pictures import SHOWN, write_histograms, write_sheet
+from synth_ct.corpus.card_pictures import SHOWN, evenly, write_histograms, write_sheet
 from synth_ct.corpus.layout import CARD, MANIFEST
 from synth_ct.corpus.manifest import read_manifest
 from synth_ct.corpus.tally import Figure, Tally, distinct, tally
@@ -48,12 +48,12 @@ volumes = [corpus.volume(row) for row in corpus.accepted()[:4]]  # HU and affine
 
 def write_card(corpus: Path, about: About) -> None:
     """Write the card, and its pictures, from the manifest and the description."""
-    counts = tally(read_manifest(corpus))
+    counts = tally(read_manifest(corpus), places=evenly(about.counts.committed))
     figures = dict(sorted(counts.figures.items()))
     if counts.out_of_distribution.seen:
         figures[OUT_OF_DISTRIBUTION] = counts.out_of_distribution
     (corpus / PICTURES).mkdir(exist_ok=True)
-    shown = write_sheet(corpus / SHEET, corpus, read_manifest(corpus), about.counts.committed)
+    shown = write_sheet(corpus / SHEET, corpus, counts.picked)
     if figures:
         write_histograms(corpus / HISTOGRAMS, figures)
     sections = (

@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,21 @@ COLOURS = {"passed": "#0072b2", "failed": "#d55e00"}
 """Blue and vermilion: told apart by colour-blind readers too, and in grey."""
 
 
-def write_sheet(path: Path, corpus: Path, rows: Iterable[Row], committed: int) -> int:
-    """The previews of `evenly` chosen volumes; how many there are. None, and no file is written."""
+def evenly(volumes: int) -> set[int]:
+    """Places at even distances in the order of ids. Ids are hashes: nobody chose them."""
+    return {n * volumes // SHOWN for n in range(SHOWN)}
+
+
+def write_sheet(path: Path, corpus: Path, rows: Iterable[Row]) -> int:
+    """The previews of these rows; how many there are. None, and no file is written."""
     tiles = [
         Tile((corpus / preview_file(row.id)).read_bytes(), row.finding)
-        for row in evenly(rows, committed)
+        for row in rows
         if row.preview_sha256
     ]
     if tiles:
         write_bytes(path, contact_sheet(tiles))
     return len(tiles)
-
-
-def evenly(rows: Iterable[Row], committed: int, count: int = SHOWN) -> Iterable[Row]:
-    """`count` volumes at even distances in the order of ids. Ids are hashes: nobody chose them."""
-    kept = (row for row in rows if row.accepted)
-    places = {n * committed // count for n in range(count)} if committed else set()
-    return islice((row for n, row in enumerate(kept) if n in places), count)
 
 
 def write_histograms(path: Path, figures: Mapping[str, Figure]) -> None:

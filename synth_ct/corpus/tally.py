@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,11 +72,13 @@ class Tally:
     out_of_distribution: Figure = field(default_factory=Figure)
     grids: Counter[Grid] = field(default_factory=Counter)
     samplers: Counter[str] = field(default_factory=Counter)
+    picked: list[Row] = field(default_factory=list)
+    """The volumes whose places were asked for."""
 
 
-def tally(rows: Iterable[Row]) -> Tally:
-    """Count everything once."""
-    counts = Tally()
+def tally(rows: Iterable[Row], places: Container[int] = ()) -> Tally:
+    """Count everything once; on the way, pick the volumes at `places` among the volumes."""
+    counts, volumes = Tally(), 0
     for row in rows:
         state = state_of(row)
         of_class = counts.classes.setdefault(row.finding, Counter())
@@ -89,6 +91,9 @@ def tally(rows: Iterable[Row]) -> Tally:
             counts.out_of_distribution.add(row.out_of_distribution, row.reason)
         if row.accepted:
             counts.grids[row.shape, row.spacing_mm] += 1
+            if volumes in places:
+                counts.picked.append(row)
+            volumes += 1
         counts.samplers[row.sampler] += 1
     return counts
 

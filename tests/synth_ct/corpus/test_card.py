@@ -31,7 +31,7 @@ def row(tmp_path: Path) -> Row:
 
 def card_of(folder: Path, rows: Iterable[Row], about: About = ABOUT) -> str:
     folder.mkdir(exist_ok=True)
-    write_manifest(folder, rows)
+    write_manifest(folder, (replace(row, preview_sha256="") for row in rows))
     write_card(folder, about)
     return (folder / "README.md").read_text()
 
@@ -123,7 +123,7 @@ def test_a_corpus_without_figures_pictures_or_one_shape_has_a_card(
     tmp_path: Path, row: Row
 ) -> None:
     adopted = ABOUT.model_copy(update={"kind": "adopted", "shape": (), "spacing_mm": ()})
-    bare = replace(row, preview_sha256="", quality={}, out_of_distribution=None, patient="")
+    bare = replace(row, quality={}, out_of_distribution=None, patient="")
     rows = [replace(bare, id=f"{n:016x}", shape=(n + 8, 9, 10)) for n in range(8)]
     card = card_of(tmp_path / "c", rows, adopted)
     assert "![" not in card
@@ -155,13 +155,13 @@ def test_names_of_others_are_only_text(tmp_path: Path, row: Row) -> None:
 
 def test_the_sheet_takes_volumes_at_even_distances(row: Row) -> None:
     rows = [replace(row, id=f"{n:016x}", accepted=n % 3 > 0) for n in range(300)]
-    chosen = list(evenly(rows, committed=200))
+    chosen = tally(rows, places=evenly(200)).picked
     assert len(chosen) == SHOWN
     assert all(one.accepted for one in chosen)
     steps = np.diff([int(one.id, 16) for one in chosen])
     assert steps.min() >= 11
     assert steps.max() <= 15
-    assert len(list(evenly(rows[:9], committed=6))) == 6
+    assert len(tally(rows[:9], places=evenly(6)).picked) == 6
 
 
 def test_a_sample_of_many_values_is_fair_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,13 @@ def test_in_a_browser_it_draws_the_volume_filters_and_asks_nobody(
     tab.ask(f"document.querySelector('[data-id=\"{kept.id}\"]').focus()")
     tab.press("Enter")
     tab.wait(f"{SHOWN} === {kept.id!r}")
+    tab.ask("document.getElementById('canvas').focus()")
+    tab.press("ArrowRight")
+    said = tab.wait("document.getElementById('where').textContent")
+    x, y, z, hu = map(int, re.findall(r"-?\d+", said))
+    assert hu == opened.volume(kept).array_XYZ[x, y, z]
+
+    tab.ask(f"document.querySelector('[data-id=\"{kept.id}\"]').focus()")
     tab.press("ArrowRight")
     assert tab.ask("document.activeElement.className") == "card"
     assert tab.ask("document.activeElement.dataset.id") != kept.id
