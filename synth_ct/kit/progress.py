@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from threading import Event, Lock, Thread
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
@@ -77,25 +78,61 @@ def _bar(what: str, total: int) -> Generator[Tick, None, None]:
 
 @contextmanager
 def _lines(what: str, total: int) -> Generator[Tick, None, None]:
-    begun = said = time.monotonic()
-    first: int | None = None
-    now_done = 0
+    lines = _Lines(what, total)
+    ended = Event()
+    timer = Thread(target=_keep_saying, args=(lines, ended), daemon=True)
+    timer.start()
+    try:
+        yield lines.tick
+    finally:
+        ended.set()
+        timer.join()
+    lines.conclude()
 
-    def tick(done: int = 1, note: str = "", /) -> None:
-        nonlocal first, now_done, said
-        now_done += done
-        first = now_done if first is None else first  # may be what an earlier run had done
-        now = time.monotonic()
-        if now - said < LINE_EVERY_S:
-            return
-        said = now
-        left = remaining_s(now_done - first, total - now_done, now - begun)
-        when = "" if left is None else f"{_clock(left)} left"
-        _say(what, f"{now_done}/{total}", when, note)
 
-    yield tick
-    if time.monotonic() - begun >= LINE_EVERY_S:
-        _say(what, f"{now_done}/{total}", f"took {_clock(time.monotonic() - begun)}")
+class _Lines:
+    """Counts, and says so when the last line is old enough."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._begun = self._said = time.monotonic()
+        self._done, self._note = 0, ""
+        self._first: int | None = None
+        """What the first call told: it may be what an earlier run had done."""
+        self._lock = Lock()
+
+    def tick(self, done: int = 1, note: str = "", /) -> None:
+        """Count, and take note."""
+        with self._lock:
+            self._done += done
+            self._note = note
+            if self._first is None:
+                self._first = self._done
+        self.say()
+
+    def say(self) -> None:
+        """A line, unless there was one just now."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < LINE_EVERY_S:
+                return
+            self._said = now
+            new = self._done - (self._first or 0)
+            left = remaining_s(new, self._total - self._done, now - self._begun)
+            when = "" if left is None else f"{_clock(left)} left"
+            _say(self._what, f"{self._done}/{self._total}", when, self._note)
+
+    def conclude(self) -> None:
+        """The last line of a long loop."""
+        took = time.monotonic() - self._begun
+        if took >= LINE_EVERY_S:
+            _say(self._what, f"{self._done}/{self._total}", f"took {_clock(took)}")
+
+
+def _keep_saying(lines: _Lines, ended: Event) -> None:
+    """Lines come also while nothing is done for long."""
+    while not ended.wait(max(LINE_EVERY_S, 0.01)):
+        lines.say()
 
 
 def remaining_s(done: int, to_do: int, seconds: float) -> float | None:

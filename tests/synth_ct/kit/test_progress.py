@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_a_log_gets_plain_lines_with_the_time_left(
     assert lines[1] == "reading  2/3  0:00:00 left  1 set aside"
     assert lines[-1] == "reading  3/3  took 0:00:00"
     assert said.out == ""
+
+
+def test_a_log_gets_lines_while_nothing_is_done_for_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LINE_EVERY_S", 0.05)
+    with progress("volumes", 40) as tick:
+        tick(3, "3 done")
+        time.sleep(0.3)
+        lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert set(lines) == {"volumes  3/40  3 done"}
+    time.sleep(0.2)
+    assert capsys.readouterr().err.count("\n") == 1, "the last word, and then silence"
 
 
 def test_a_short_loop_writes_nothing_to_a_log(capsys: pytest.CaptureFixture[str]) -> None:
