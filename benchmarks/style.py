@@ -24,9 +24,9 @@ from synth_ct.evaluation.style_distance import (
     style_distance,
 )
 from synth_ct.kit.loop import Training
+from synth_ct.kit.place import Place
 from synth_ct.kit.schedule import Rate
 from synth_ct.kit.seeds import numpy_random, seed_for
-from synth_ct.learners.place import Place
 from synth_ct.learners.style import StyleRecipe, load_style, train_style
 from synth_ct.models.style import StyleSizes
 from synth_ct.phantom import make_phantom

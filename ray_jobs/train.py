@@ -23,14 +23,14 @@ from ray_jobs.cluster import Cluster, connect, joins
 from ray_jobs.options import CORES
 from ray_jobs.plan import Make, Step
 from synth_ct.kit.checkpoint import Checkpoints
-from synth_ct.kit.effort import Effort
+from synth_ct.kit.effort import Effort, shown_by
 from synth_ct.kit.loop import Log, Training, slots_of
+from synth_ct.kit.place import CHECKPOINTS, ROWS
 from synth_ct.kit.recipe import Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe
 from synth_ct.learners.denoiser import DenoiserRecipe
-from synth_ct.learners.place import CHECKPOINTS, ROWS
 from synth_ct.learners.prior import PriorRecipe
-from synth_ct.training import StyleStage, shown_by
+from synth_ct.training import StyleStage
 
 logger = logging.getLogger(__name__)
 

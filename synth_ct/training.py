@@ -12,13 +12,10 @@ from pydantic import Field, ValidationError
 
 from synth_ct.cohort import Cohort
 from synth_ct.kit.artifact import read_record
-from synth_ct.kit.effort import Effort
-from synth_ct.kit.loop import Log
-from synth_ct.kit.progress import Tick
+from synth_ct.kit.effort import Effort, place_of
 from synth_ct.kit.recipe import AnyRecipe, Recipe
 from synth_ct.learners.autoencoder import AutoencoderRecipe, load_autoencoder, train_autoencoder
 from synth_ct.learners.denoiser import DenoiserRecipe, train_denoiser
-from synth_ct.learners.place import Place
 from synth_ct.learners.prior import PriorRecipe, load_prior, train_prior
 from synth_ct.learners.style import StyleRecipe, train_style
 from synth_ct.models.autoencoder import Autoencoder
@@ -29,11 +26,6 @@ from synth_ct.sources.chest_xray2017 import STYLE_IMAGES, paper_selection
 
 Inputs = Mapping[str, Path]
 """Names below the root, such as `autoencoder/tiny`, and where they are."""
-
-EVERY = 250
-"""Steps between two checkpoints."""
-TIMES_BETWEEN = 20
-"""Shorter runs are saved at least this often."""
 
 
 class StyleStage(Recipe):
@@ -81,42 +73,6 @@ def style_stage(recipe: StyleStage, workspace: Path, inputs: Inputs, effort: Eff
 
 
 # ---- what stages share -------------------------------------------------------------------------
-
-
-def place_of(workspace: Path, steps: int, effort: Effort) -> Place:
-    """Checkpoints in the workspace, a bar for what is prepared, and one that tells of each row."""
-    return Place(
-        folder=workspace,
-        device=torch.device(effort.device),
-        log=shown_by(begun_later(effort, steps)),
-        begin=effort.begin,
-        every=max(1, min(EVERY, steps // TIMES_BETWEEN)),
-    )
-
-
-def begun_later(effort: Effort, total: int) -> Tick:
-    """A bar that is not there before its first tick: of two begun, only the later is shown."""
-    begun: list[Tick] = []
-
-    def tick(done: int = 1, note: str = "", /) -> None:
-        if not begun:
-            begun.append(effort.begin(total))
-        begun[0](done, note)
-
-    return tick
-
-
-def shown_by(tick: Tick) -> Log:
-    """A log that moves a bar; the bar shows the first total of each row."""
-    told = 0
-
-    def log(step: int, row: dict[str, float]) -> None:
-        nonlocal told
-        total = next((v for name, v in row.items() if name.endswith("/total")), None)
-        tick(step - told, "" if total is None else f"loss {total:.4f}")
-        told = step
-
-    return log
 
 
 def input_of(inputs: Inputs, kind: str) -> Path:

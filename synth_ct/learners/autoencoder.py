@@ -18,9 +18,9 @@ from torch.optim import Adam, Optimizer
 
 from synth_ct.kit.checkpoint import load_weights
 from synth_ct.kit.loop import Training
+from synth_ct.kit.place import Place, fit, keep
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import numpy_random, seed_for
-from synth_ct.learners.place import Place, fit, keep
 from synth_ct.models.autoencoder import Autoencoder, AutoencoderSizes
 from synth_ct.models.discriminators import (
     AdversarialForm,

@@ -19,9 +19,9 @@ from torch.optim import AdamW, Optimizer
 from synth_ct.diffusion import DiffusionRecipe, training_pair
 from synth_ct.kit.checkpoint import load_weights
 from synth_ct.kit.loop import Training
+from synth_ct.kit.place import Place, Told, fit, keep
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import seed_for
-from synth_ct.learners.place import Place, Told, fit, keep
 from synth_ct.learners.prior import AT_ONCE, embedded
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.denoiser import Denoiser, DenoiserSizes

@@ -13,9 +13,9 @@ from torch.optim import AdamW, Optimizer
 
 from synth_ct.kit.checkpoint import load_weights
 from synth_ct.kit.loop import Training
+from synth_ct.kit.place import Place, Told, fit, keep
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import seed_for
-from synth_ct.learners.place import Place, Told, fit, keep
 from synth_ct.models.autoencoder import Autoencoder
 from synth_ct.models.progressive_encoder import AuxiliaryDecoder, PriorSizes, ProgressiveEncoder
 from synth_ct.models.quantizers import CodebookQuantiser, QuantiserSizes

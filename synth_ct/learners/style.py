@@ -17,9 +17,9 @@ from torch.optim import Adam
 
 from synth_ct.kit.checkpoint import load_weights
 from synth_ct.kit.loop import Batches, Training
+from synth_ct.kit.place import Place, fit, keep
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import torch_random
-from synth_ct.learners.place import Place, fit, keep
 from synth_ct.models.style import (
     HistogramMatch,
     ImagePool,

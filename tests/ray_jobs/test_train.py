@@ -25,9 +25,9 @@ from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.checkpoint import save_weights
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.loop import Training
+from synth_ct.kit.place import CHECKPOINTS, CURVE, ROWS
 from synth_ct.kit.recipe import changed
 from synth_ct.learners.autoencoder import AutoencoderLearner
-from synth_ct.learners.place import CHECKPOINTS, CURVE, ROWS
 from synth_ct.learners.style import StyleRecipe
 from synth_ct.pairs.disk import PairsRecipe, make_pairs
 from synth_ct.phantom.recipe import PhantomCohort, make_phantom_cohort

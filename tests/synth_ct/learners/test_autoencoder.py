@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import l1_loss, softplus
 
 from synth_ct.kit.loop import Learner, Training
+from synth_ct.kit.place import Place
 from synth_ct.learners.autoencoder import (
     Adversary,
     AutoencoderBatch,
@@ -19,7 +20,6 @@ from synth_ct.learners.autoencoder import (
     load_autoencoder,
     train_autoencoder,
 )
-from synth_ct.learners.place import Place
 from synth_ct.models.autoencoder import AutoencoderSizes
 from synth_ct.models.quantizers import QuantiserSizes
 from synth_ct.pairs.arrays import Pair, Pairs

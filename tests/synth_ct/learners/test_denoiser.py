@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from synth_ct.diffusion import SamplerRecipe, sample
 from synth_ct.kit.loop import Training
+from synth_ct.kit.place import Place
 from synth_ct.learners import denoiser as learners_denoiser
 from synth_ct.learners.denoiser import (
     DENOISER,
@@ -25,7 +26,6 @@ from synth_ct.learners.denoiser import (
     priors_of,
     train_denoiser,
 )
-from synth_ct.learners.place import Place
 from synth_ct.learners.prior import embedded
 from synth_ct.models.autoencoder import Autoencoder, AutoencoderSizes
 from synth_ct.models.denoiser import DenoiserSizes

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from synth_ct.kit.loop import Training
-from synth_ct.learners.place import Place
+from synth_ct.kit.place import Place
 from synth_ct.learners.prior import (
     PriorBatch,
     PriorLearner,

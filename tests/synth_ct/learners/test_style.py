@@ -9,8 +9,8 @@ from torch import nn
 
 from synth_ct.kit.checkpoint import Checkpoints
 from synth_ct.kit.loop import Learner, Training, own_slots, train
+from synth_ct.kit.place import Place
 from synth_ct.kit.quarantine import Refused
-from synth_ct.learners.place import Place
 from synth_ct.learners.style import (
     StyleLearner,
     StyleRecipe,

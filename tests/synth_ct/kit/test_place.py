@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from synth_ct.kit import place
 from synth_ct.kit.loop import Training
-from synth_ct.learners import place
-from synth_ct.learners.place import CURVE, ROWS, Place, fit, keep
+from synth_ct.kit.place import CURVE, ROWS, Place, fit, keep
 
 STEPS = 12
 

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from synth_ct.kit.effort import Effort
+from synth_ct.kit.effort import Effort, place_of
 from synth_ct.kit.progress import Tick
-from synth_ct.training import place_of
 
 
 class Bars:

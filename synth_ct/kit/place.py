@@ -17,7 +17,6 @@ ROWS = "rows.jsonl"
 MOST_POINTS = 2000
 """A curve of more steps than this keeps every n-th."""
 
-
 Told = Callable[[int], object]
 """Called with how much more is done."""
 
