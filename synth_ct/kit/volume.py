@@ -23,8 +23,8 @@ WINDOW_HU = (-1000.0, 1500.0)
 """The fixed network range: these HU become [-1, 1], for every volume alike."""
 DESCRIPTION_BYTES = 80
 """NIfTI's `descrip`, with the zero that ends it."""
-GZIP_LEVEL = 3
-"""isal level 3: as small as zlib's 6 and an order of magnitude faster to write."""
+GZIP_LEVEL = 2
+"""isal's 2: within 1 % of the size of zlib's 1 and of isal's 3, and the faster of the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,12 @@ def crop_or_pad(volume: Gridded, shape: Grid, centre: Grid | None = None) -> Gri
 
 def to_int16(array_XYZ: VoxelArray) -> HuArray:
     """Round and clip HU to what is kept on disk; a cast alone would wrap 40000 to -25536."""
-    if not np.isfinite(array_XYZ).all():
+    whole = array_XYZ.dtype.kind in "iu"  # nothing to round
+    if not whole and not np.isfinite(array_XYZ).all():
         raise ValueError("HU contain NaN or infinity; nothing was rounded or saved")
-    rounded: HuArray = np.clip(np.rint(array_XYZ), AIR_HU, MAX_HU).astype(np.int16)
-    return rounded
+    rounded_XYZ = array_XYZ if whole else np.rint(array_XYZ)
+    clipped_XYZ: HuArray = np.clip(rounded_XYZ, AIR_HU, MAX_HU).astype(np.int16, copy=False)
+    return clipped_XYZ
 
 
 def window(array_XYZ: HuArray) -> HuArray:
@@ -148,13 +150,24 @@ def nifti_bytes(volume: Volume | LabelMap, description: str = "") -> bytes:
     """NIfTI-1, gzipped: equal voxels, affine and description give equal bytes, whenever made."""
     is_hu = isinstance(volume, Volume)
     array = to_int16(volume.array_XYZ) if is_hu else volume.array_XYZ
-    image = nib.Nifti1Image(array, volume.affine)
+    image = nib.Nifti1Image(_x_fastest(array), volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1)
     image.set_qform(volume.affine, code=1)
     image.header.set_slope_inter(1, 0)
     image.header["descrip"] = _description(description)
     return igzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
+
+
+def _x_fastest(array_XYZ: VoxelArray) -> VoxelArray:
+    """The same array, laid out as NIfTI wants it.
+
+    Plane by plane, each small enough for the processor's cache: four times as fast as in one go.
+    """
+    array_ZYX = np.empty(array_XYZ.shape[::-1], array_XYZ.dtype)
+    for y in range(array_XYZ.shape[1]):
+        array_ZYX[:, y] = np.ascontiguousarray(array_XYZ[:, y]).T
+    return array_ZYX.T
 
 
 def _description(text: str) -> bytes:
