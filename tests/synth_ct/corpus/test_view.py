@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Page, browser, chromium
-from corpora import random_entry
+from corpora import SIDE, random_entry
 from PIL import Image
 
 from synth_ct.corpus import Corpus, Row
@@ -49,7 +49,8 @@ def with_films(corpus: Path, folder: Path) -> dict[str, Path]:
     paths = {}
     for row in Corpus.open(corpus).rows():
         paths[row.id] = folder / f"patient name {row.id}.png"
-        Image.new("L", (64, 64), 128).save(paths[row.id])
+        noise = np.random.default_rng(0).integers(0, 255, (80, 70), dtype=np.uint8)
+        Image.fromarray(noise).save(paths[row.id])
     with (corpus / "sources.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("id", "path"), *paths.items()])
     return paths
@@ -111,25 +112,30 @@ def test_names_of_others_stay_text(corpus: Path, row: Row) -> None:
     }  # fmt: skip
 
 
-def test_radiographs_come_on_request_alone_and_never_by_name(corpus: Path, tmp_path: Path) -> None:
-    paths = with_films(corpus, tmp_path / "films")
+def test_radiographs_come_on_request_alone(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = "data:image/png;base64,AAAA"
+    monkeypatch.setattr(page_module, "films_of", lambda _, rows: {row.id: film for row in rows})
     opened = Corpus.open(corpus)
-    made = write_view(opened, tmp_path / "without.html")
+    assert write_view(opened, tmp_path / "without.html").radiographs == 0
+    assert film not in (tmp_path / "without.html").read_text()
+    assert write_view(opened, tmp_path / "with.html", radiographs=True).radiographs == 27
+
+
+def test_a_file_that_is_not_the_recorded_film_is_not_shown_nor_named(
+    corpus: Path, tmp_path: Path
+) -> None:
+    with_films(corpus, tmp_path / "films")
+    made = write_view(Corpus.open(corpus), tmp_path / "page.html", radiographs=True)
     assert made.radiographs == 0
-    assert not any(one["film"] for one in data_of((tmp_path / "without.html").read_text())["rows"])
-    assert write_view(opened, tmp_path / "other.html", radiographs=True).radiographs == 0, (
-        "these files are not the ones the volumes were made from"
-    )
-    assert "patient name" not in (tmp_path / "other.html").read_text()
-    assert len(paths) == 27
+    assert "patient name" not in (tmp_path / "page.html").read_text()
 
 
 def test_a_film_that_is_the_recorded_one_is_shown_framed(
     corpus: Path, tmp_path: Path, row: Row
 ) -> None:
     path = with_films(corpus, tmp_path / "films")[row.id]
-    noise = np.random.default_rng(0).integers(0, 255, (80, 70), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
     known = replace(row, radiograph_sha256=sha256_of_file(path))
     (film,) = page_module.films_of(corpus, [known]).values()
     pixels = Image.open(io.BytesIO(base64.b64decode(film.split(",")[1])))
@@ -204,6 +210,11 @@ def choose(tab: Page, control: str, word: str) -> None:
     )
 
 
+def click(tab: Page, x: float, y: float) -> None:
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, x=x, y=y)
+
+
 @needs_browser
 def test_in_a_browser_it_draws_the_volume_filters_and_asks_nobody(
     corpus: Path, tmp_path: Path, tab: Page
@@ -214,15 +225,14 @@ def test_in_a_browser_it_draws_the_volume_filters_and_asks_nobody(
     rows = {row.id: row for row in opened.rows()}
 
     shown = tab.wait(SHOWN)
-    dims = tab.ask("document.getElementById('stage').dataset.dims")
-    assert tuple(map(int, dims.split(","))) == rows[shown].shape
+    dims = "document.getElementById('stage').dataset.dims.split(',').map(Number)"
+    assert tuple(tab.ask(dims)) == rows[shown].shape
     assert tab.ask("document.createElement('canvas').getContext('webgl2') !== null")
     box = tab.ask("{const b = document.getElementById('canvas').getBoundingClientRect();"
                   "({x: b.x, y: b.y, width: b.width, height: b.height, scale: 1})}")  # fmt: skip
     drawn = np.asarray(Image.open(io.BytesIO(tab.picture(clip=box))).convert("L"))
     assert drawn.std() > 30
-    for part in (drawn[:, : drawn.shape[1] // 2], drawn[:, drawn.shape[1] // 2 :]):
-        assert part.std() > 10, "planes at the left and the right"
+    assert min(half.std() for half in np.array_split(drawn, 2, axis=1)) > 10, "all planes"
 
     assert tab.ask(CARDS) == 27
     choose(tab, "class", "NORMAL")
@@ -231,23 +241,27 @@ def test_in_a_browser_it_draws_the_volume_filters_and_asks_nobody(
     choose(tab, "state", "rejected")
     assert tab.ask(CARDS) == 4
     choose(tab, "state", "any")
-    choose(tab, "figure", "lung_hu")
-    choose(tab, "least", "-800")
+    for control, word in (("figure", "lung_hu"), ("least", "-800")):
+        choose(tab, control, word)
     above = [row for row in rows.values() if (row.quality["lung_hu"] or 0) >= -800]
     assert tab.ask(CARDS) == len(above)
     choose(tab, "sort", "lung_hu")
-    first = min(above, key=lambda row: row.quality["lung_hu"] or 0)
-    assert tab.ask("document.querySelector('.card').dataset.id") == first.id
+    ids = [row.id for row in sorted(above, key=lambda row: row.quality["lung_hu"] or 0)]
+    assert tab.ask("[...document.querySelectorAll('.card')].map(card => card.dataset.id)") == ids
 
     kept = next(row for row in above if row.accepted and row.id != shown)
     tab.ask(f"document.querySelector('[data-id=\"{kept.id}\"]').focus()")
     tab.press("Enter")
-    tab.wait(f"{SHOWN} === {kept.id!r}")
-    tab.ask("document.getElementById('canvas').focus()")
+    tab.wait(f"{SHOWN} === {kept.id!r} && !document.getElementById('canvas').focus()")
     tab.press("ArrowRight")
     said = tab.wait("document.getElementById('where').textContent")
     x, y, z, hu = map(int, re.findall(r"-?\d+", said))
     assert hu == opened.volume(kept).array_XYZ[x, y, z]
+
+    click(tab, box["x"] + 0.2 * box["width"], box["y"] + 0.7 * box["height"])  # axial, at the left
+    tab.wait(f"document.getElementById('where').textContent !== {said!r}")
+    right = f"document.getElementById('where').textContent.match(/\\d+/)[0] > {SIDE // 2}"
+    assert tab.ask(right), "the patient's"
 
     tab.ask(f"document.querySelector('[data-id=\"{kept.id}\"]').focus()")
     tab.press("ArrowRight")
