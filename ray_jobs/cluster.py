@@ -4,8 +4,10 @@ Ours listens on the loopback alone, wants a token that only this process and its
 ends with the block. Nothing here ends what somebody else started.
 """
 
+import io
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -13,15 +15,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Arrays travel as files; left alone, Ray would take a third of the memory."""
 LOOPBACK = "127.0.0.1"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COLOUR = re.compile(r"\x1b\[\d*m")
+BRIEF = 150
+STDERR = 2
 
 
 class Cluster(NamedTuple):
@@ -42,14 +47,20 @@ def joins() -> bool:
 @contextmanager
 def connect(cpus: int) -> Generator[Cluster, None, None]:
     """Join the cluster of RAY_ADDRESS, or start one with so many CPUs; leave, or end it, after."""
-    with _signals_restored():
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it calls errors often is none
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # or what it held back comes on stdout at the end
+    with _signals_restored(), redirect_stdout(_Answers(sys.stdout)):
         if joins():
             import ray
 
-            yield from _until_left(ray.init(log_to_driver=False), ours=False)
+            with _silence():
+                context = ray.init(log_to_driver=False)
+            yield from _until_left(context, ours=False)
         else:
             with _short_folder() as folder:
-                yield from _until_left(_started(cpus, folder), ours=True)
+                with _silence():
+                    context = _started(cpus, folder)
+                yield from _until_left(context, ours=True)
 
 
 def _until_left(context: Any, ours: bool) -> Generator[Cluster, None, None]:
@@ -68,6 +79,7 @@ def _started(cpus: int, folder: Path) -> Any:
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN=_token(),
         RAY_USAGE_STATS_ENABLED="0",
+        RAY_worker_niceness="0",  # else below every other program of the machine
     )
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -107,6 +119,39 @@ def _short_folder() -> Generator[Path, None, None]:
     finally:
         if not isinstance(sys.exception(), Exception):  # done, or stopped by a person
             shutil.rmtree(folder, ignore_errors=True)  # a daemon may still write its last line
+
+
+@contextmanager
+def _silence() -> Generator[None, None, None]:
+    """Nothing on stderr, not from native code either: what matters of a start is raised."""
+    sys.stderr.flush()
+    ours = os.dup(STDERR)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(ours, STDERR)
+        os.close(ours)
+
+
+class _Answers(io.TextIOBase):
+    """Standard output is for answers: what Ray's threads say there goes to stderr, in brief."""
+
+    def __init__(self, ours: TextIO) -> None:
+        self._ours = ours
+
+    def write(self, text: str) -> int:
+        """Ours as it is; of theirs, what happened, without the advice."""
+        if not threading.current_thread().name.startswith("ray_"):
+            return self._ours.write(text)
+        if text.strip():
+            sys.stderr.write(f"{COLOUR.sub('', text).strip()[:BRIEF]}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Whatever was written."""
+        self._ours.flush()
 
 
 @contextmanager

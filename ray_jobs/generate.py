@@ -6,6 +6,9 @@ safe by the worker's marks: what was in the hands of the dead comes back as a su
 checkpoints of data sets are not used: they repeat work and can hang.
 """
 
+import json
+import logging
+import re
 import signal
 import sys
 import time
@@ -17,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ray_jobs.cluster import connect
 from synth_ct.corpus.about import About
@@ -32,7 +36,11 @@ from synth_ct.production.stage import Hands, make_corpus
 from synth_ct.production.work import BEGUN, Job, Told, Worker
 
 STATUS_EVERY_S = 10.0
-Columns = dict[str, np.ndarray]
+LOADS_THAT_MAY_DIE = 3
+"""In a row, of all actors; then they cannot live here at all."""
+RAISED = re.compile(r"(?!ray\.)[A-Za-z_][\w.]*: \S")
+"""The line of a traceback that names what was raised, but for Ray's own."""
+Columns = dict[str, NDArray[np.object_]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +54,17 @@ class Pool:
 
     def together(self, job: Job, items: Sequence[Item]) -> Iterator[Told]:
         """Work off all items in blocks; the pool grows and shrinks between its bounds."""
-        import ray
-        from ray.data import ActorPoolStrategy, DataContext
+        with _failures_explained():
+            for block in self._blocks(job, items):
+                for told in zip(*(block[name] for name in Told._fields), strict=True):
+                    yield Told(*told)
 
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        rows = [asdict(item) for item in items]
+    def _blocks(self, job: Job, items: Sequence[Item]) -> Iterator[Columns]:
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        _hush()
+        rows = [{"item": json.dumps(asdict(item))} for item in items]
         blocks = len(batches(items))
         told = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _Actor,
@@ -62,11 +74,7 @@ class Pool:
             num_cpus=1,
             num_gpus=self.gpus or 0,
         )
-        for block in told.iter_batches(batch_size=None, batch_format="numpy"):
-            for item, outcome, detail in zip(
-                block["id"], block["outcome"], block["detail"], strict=True
-            ):
-                yield Told(str(item), outcome, str(detail))
+        yield from told.iter_batches(batch_size=None, batch_format="numpy")
 
     def alone(self, job: Job, items: Sequence[Item]) -> Iterator[Told | Death]:
         """One actor, one item at a time; a new actor after each death."""
@@ -76,17 +84,48 @@ class Pool:
         lone = ray.remote(num_cpus=1, num_gpus=self.gpus or 0, max_restarts=0)(_LoneActor)
         actor: Any = None
         node = ""
-        for item in items:
-            if actor is None:
-                actor = lone.remote(job)
-                node = ray.get(actor.node.remote())  # loaded: what kills it now is the item
-            try:
-                yield from ray.get(actor.make.remote(item))
-            except RayActorError:
-                actor = None
-                yield Death(item.id, guilty=_alive(node) and not _asked_to_end(job, item).exists())
+        with _failures_explained():
+            for item in items:
+                if actor is None:
+                    actor = lone.remote(job)
+                    node = ray.get(actor.node.remote())  # loaded: what kills it now is the item
+                try:
+                    yield from ray.get(actor.make.remote(item))
+                except RayActorError:
+                    actor = None
+                    asked = _was_asked_to_end(job, item)
+                    yield Death(item.id, guilty=_alive(node) and not asked)
         if actor is not None:
             ray.kill(actor)
+
+
+def _hush() -> None:
+    """Ray Data writes into its log file alone; a few loads may die without ending the run."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = LOADS_THAT_MAY_DIE
+    logger = logging.getLogger("ray.data")
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.StreamHandler):
+            logger.removeHandler(handler)
+
+
+@contextmanager
+def _failures_explained() -> Generator[None, None, None]:
+    """What a worker raised, without the frames of Ray around it."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        said = [line for line in str(error).splitlines() if RAISED.match(line)] or [str(error)]
+        raise RuntimeError(
+            f"a worker failed, and nothing that was finished is lost: {said[-1]} "
+            "(mend that and run the same command again; --debug says more)"
+        ) from error
 
 
 class _Actor:
@@ -96,17 +135,11 @@ class _Actor:
         self._worker = Worker(job)
 
     def __call__(self, columns: Columns) -> Columns:
-        rows = zip(*columns.values(), strict=True)
-        items = [Item(**dict(zip(columns, _plain(row), strict=True))) for row in rows]
-        told = self._worker(items)
+        told = self._worker([Item(**json.loads(str(text))) for text in columns["item"]])
         return {
             name: np.array([getattr(word, name) for word in told], dtype=object)
             for name in Told._fields
         }
-
-
-def _plain(row: Sequence[Any]) -> list[Any]:
-    return [value.item() if isinstance(value, np.generic) else value for value in row]
 
 
 class _LoneActor:
@@ -132,12 +165,20 @@ class _LoneActor:
     def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self._item is not None:
-            _asked_to_end(self._job, self._item).touch()
+            _asked(self._job, self._item).touch()
         sys.exit(1)
 
 
-def _asked_to_end(job: Job, item: Item) -> Path:
+def _asked(job: Job, item: Item) -> Path:
     return job.workspace / BEGUN / job.run / f"{item.id}.asked"
+
+
+def _was_asked_to_end(job: Job, item: Item) -> bool:
+    """Of its last death; the word is taken away, for it excuses no other."""
+    asked = _asked(job, item)
+    was = asked.exists()
+    asked.unlink(missing_ok=True)
+    return was
 
 
 def _alive(node: str) -> bool:
@@ -264,7 +305,7 @@ def _hands(asked: Asked, made: Made) -> Generator[Hands, None, None]:
             demand_cpus(pool)
             demand_gpus(pool, asked.wait_gpus)
             where = "cuda" if pool.gpus else "cpu"
-            sys.stderr.write(f"{pool.least} to {pool.most} actors on {where}\n")
+            sys.stderr.write(f"starting {pool.least} to {pool.most} actors on {where}\n")
             yield Hands(executor=pool, effort=Effort(device=where, begin=begin))
 
 
