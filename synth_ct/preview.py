@@ -49,10 +49,10 @@ def upright(hu_XYZ: HuArray, plane: str, place: float = 0.5) -> FilmArray:
     return slice_UV
 
 
-def preview(volume: Volume, label: str) -> bytes:
+def preview(volume: Volume, label: str, mark: str = MARK) -> bytes:
     """Axial, coronal and sagittal slice through the middle, marked, over a line with the label."""
     hu_XYZ = to_ras(volume).array_XYZ
-    planes = [_plane(hu_XYZ, plane) for plane in PLANES]
+    planes = [_plane(hu_XYZ, plane, mark) for plane in PLANES]
     width = sum(plane.width for plane in planes) + GAP * (len(planes) - 1)
     height = max(plane.height for plane in planes)
     picture = Image.new("L", (width, height + STRIP), PAPER)
@@ -81,7 +81,7 @@ def contact_sheet(tiles: Sequence[Tile]) -> bytes:
     return _png(sheet)
 
 
-def _plane(hu_XYZ: HuArray, plane: str) -> Image.Image:
+def _plane(hu_XYZ: HuArray, plane: str, mark: str) -> Image.Image:
     """One slice below its name, enlarged and marked."""
     low, high = SHOWN_HU
     grey_UV = np.clip((upright(hu_XYZ, plane) - low) / (high - low), 0, 1)
@@ -97,7 +97,7 @@ def _plane(hu_XYZ: HuArray, plane: str) -> Image.Image:
     middle = STRIP + (height - STRIP) // 2
     _write(picture, (0, middle), left)
     _write(picture, (width - _text(right).width, middle), right)
-    _write(picture, (0, height), MARK)
+    _write(picture, (0, height), mark)
     return picture
 
 

@@ -48,12 +48,16 @@ class Volumes(Dataset[Item]):
         cache: Cache | None,
         seed: int = 0,
         windowed: bool = True,
+        most: int | None = None,
     ) -> None:
-        """`cache` None decodes each time; unwindowed is int16 HU. The seed is that of the split."""
+        """`cache` None decodes each time; unwindowed is int16 HU. The seed is that of the split.
+
+        `most` keeps the first so many by id, which is a hash: any of them.
+        """
         self.cache = cache
         self.windowed = windowed
         self._folder = corpus.folder
-        self._kept = _kept(corpus, split, seed)
+        self._kept = {n: column[:most] for n, column in _kept(corpus, split, seed).items()}
         if not len(self):
             raise ValueError(
                 f"{corpus.folder} has no volume in split {split!r} of seed {seed}; one patient in "

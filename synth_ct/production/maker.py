@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from synth_ct.kit.durable import sha256_of, write_bytes
 from synth_ct.kit.numerics import fingerprint_of, numerics
 from synth_ct.kit.quarantine import Refused
 from synth_ct.kit.volume import Volume, nifti_bytes, spacing_mm, to_int16
-from synth_ct.preview import preview
+from synth_ct.preview import MARK, preview
 from synth_ct.production.facts import note_numerics
 from synth_ct.production.order import CorpusRecipe, Item, sampler_of
 from synth_ct.quality import film_novelty, judge, usual_novelty
@@ -60,6 +60,17 @@ class LoadMaker:
         if self.noted:
             note_numerics(self.workspace, maker.fingerprint, maker.numerics)
         return maker
+
+
+class Sums(TypedDict):
+    """What a row has of its files."""
+
+    file_sha256: str
+    preview_sha256: str
+    voxel_sha256: str
+
+
+NO_FILES = Sums(file_sha256="", preview_sha256="", voxel_sha256="")
 
 
 class Maker:
@@ -105,17 +116,7 @@ class Maker:
         verdict = judge(made.volume, made.styled_UV, [], self._generator.reference)
         finite = verdict.reason != "not_finite"
         kept = finite and (verdict.accepted or self._recipe.gate == "record")
-        files, shape = {}, made.volume.array_XYZ.shape
-        if kept:
-            hu = to_int16(made.volume.array_XYZ)
-            bytes_of = files_of(item.id, Volume(hu, made.volume.affine))
-            write_bytes(self._workspace / preview_file(item.id), bytes_of.preview)
-            write_bytes(self._workspace / volume_file(item.id), bytes_of.volume)
-            files = {
-                "file_sha256": sha256_of(bytes_of.volume),
-                "preview_sha256": sha256_of(bytes_of.preview),
-                "voxel_sha256": voxel_sha256(hu),
-            }
+        files = write_files(self._workspace, item.id, made.volume) if kept else NO_FILES
         return Row(
             id=item.id,
             radiograph_sha256=item.radiograph_sha256,
@@ -129,7 +130,7 @@ class Maker:
             accepted=kept,
             reason=verdict.reason,
             **files,
-            shape=shape,
+            shape=made.volume.array_XYZ.shape,
             spacing_mm=spacing_mm(made.volume.affine),
             scale=self._generator.about.scale,
             out_of_distribution=film_novelty(made.styled_UV, self._films, self._usual),
@@ -137,9 +138,22 @@ class Maker:
         )
 
 
-def described(name: str) -> str:
+def write_files(workspace: Path, item: str, volume: Volume, mark: str = MARK) -> Sums:
+    """Volume and preview, marked as what they are."""
+    hu = to_int16(volume.array_XYZ)
+    files = files_of(item, Volume(hu, volume.affine), mark)
+    write_bytes(workspace / preview_file(item), files.preview)
+    write_bytes(workspace / volume_file(item), files.volume)
+    return {
+        "file_sha256": sha256_of(files.volume),
+        "preview_sha256": sha256_of(files.preview),
+        "voxel_sha256": voxel_sha256(hu),
+    }
+
+
+def described(name: str, mark: str = MARK) -> str:
     """What a NIfTI file says of itself wherever it is copied."""
-    return f"SYNTHETIC synth-ct {name}"
+    return f"{mark} synth-ct {name}"
 
 
 class Files(NamedTuple):
@@ -149,11 +163,11 @@ class Files(NamedTuple):
     preview: bytes
 
 
-def files_of(item: str, volume: Volume) -> Files:
+def files_of(item: str, volume: Volume, mark: str = MARK) -> Files:
     """The bytes of volume and preview: equal for equal voxels."""
     return Files(
-        nifti_bytes(volume, described(item)),
-        preview(volume, item),
+        nifti_bytes(volume, described(item, mark)),
+        preview(volume, item, mark),
     )
 
 
