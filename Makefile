@@ -43,8 +43,10 @@ bench: setup  ## tables under docs that are measured; each script says its recip
 	$(BIN)/python benchmarks/samplers.py --write docs/results/samplers.md
 	$(BIN)/python benchmarks/codebook.py --write docs/results/codebook.md
 	$(BIN)/python benchmarks/kernels.py --write docs/results/kernels.md
+	$(BIN)/python benchmarks/corpus_scale.py --write docs/results/corpus_scale.md
 	@$(NEED_REAL)
 	$(BIN)/python benchmarks/quality.py --real $(REAL) --write docs/results/quality.md
+	$(BIN)/python benchmarks/corpus_io.py --real $(REAL)/ct --write docs/results/corpus_io.md
 	$(BIN)/python benchmarks/phantom_tissues.py $(REAL) --write docs/phantom.md
 	$(BIN)/python benchmarks/radiograph_windows.py $(REAL) --write docs/radiographs.md
 

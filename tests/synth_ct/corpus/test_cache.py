@@ -1,5 +1,6 @@
 """The cache gives the voxels that were put in, within its bounds, whoever dies or damages it."""
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synth_ct.corpus.cache import Cache, Key, default_folder
+from synth_ct.corpus.cache import LAYOUT, Cache, Key, _locked, _remove_unread, default_folder
 from synth_ct.corpus.row import voxel_sha256
 from synth_ct.kit.axes import Grid, HuArray
 
@@ -129,8 +130,6 @@ def test_a_limit_below_one_volume_is_refused_before_decoding(tmp_path: Path) -> 
 
 
 def test_what_is_being_read_is_not_removed_and_the_other_is_read_uncached(tmp_path: Path) -> None:
-    import fcntl
-
     cache = Cache(folder=tmp_path, limit_bytes=ENTRY_BYTES)
     first, second = Made(0), Made(1)
     first.whole(cache)
@@ -142,6 +141,18 @@ def test_what_is_being_read_is_not_removed_and_the_other_is_read_uncached(tmp_pa
     second.whole(cache)
     assert entries(cache) != [path]
     assert len(entries(cache)) == 1
+
+
+def test_a_crop_is_safe_from_eviction_for_as_long_as_it_reads(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, removed = Made(0), []
+    made.whole(cache)
+    (path,) = entries(cache)
+    monkeypatch.setattr(os, "utime", lambda descriptor: removed.append(_remove_unread(path)))
+    made.whole(cache)
+    assert removed == [False]
+    assert _remove_unread(path)
 
 
 def test_nothing_is_left_open(cache: Cache) -> None:
@@ -199,8 +210,6 @@ def test_a_killed_builder_leaves_no_entry_and_no_lock_and_its_remains_are_swept(
 
 
 def test_what_others_are_writing_counts(cache: Cache) -> None:
-    from synth_ct.corpus.cache import LAYOUT, _locked
-
     other = cache.folder / LAYOUT / "zz"
     other.mkdir(parents=True)
     with _locked(other / ".lock"):
