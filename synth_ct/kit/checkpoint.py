@@ -166,6 +166,11 @@ def save_weights(path: Path, weights: Tensors) -> str:
 
 def load_weights(path: Path, module: nn.Module, sha256: str | None = None) -> None:
     """Fill a module, exactly; without a recorded sha256 the one beside the file is asked for."""
+    load_module(module, read_weights(path, sha256), path)
+
+
+def read_weights(path: Path, sha256: str | None = None) -> Tensors:
+    """The tensors of a file that is the one recorded, here or beside it."""
     data = _bytes_in(path, MAX_BYTES)
     found = sha256_of(data)
     if sha256 is None:
@@ -175,7 +180,7 @@ def load_weights(path: Path, module: nn.Module, sha256: str | None = None) -> No
         intact = found == sha256
     if not intact:
         _damaged(path, f"its sha256 is {found[:12]}..., another was recorded")
-    load_module(module, _tensors_in(data, path), path)
+    return _tensors_in(data, path)
 
 
 def _sidecar(path: Path) -> Path:
