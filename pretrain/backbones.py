@@ -1,6 +1,6 @@
 """Both backbones behind one `build`: Swin UNETR and the 3D U-Net."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Discriminator, Tag
@@ -8,19 +8,15 @@ from pydantic import Discriminator, Tag
 from pretrain.network import Backbone, Transferred
 from pretrain.swin import SwinSizes, SwinUnetr
 from pretrain.unet import UNet, UNetSizes
+from synth_ct.kit.recipe import kind_of
 from synth_ct.kit.seeds import seed_for
 
 __all__ = ["Backbone", "BackboneSizes", "SwinSizes", "Transferred", "UNetSizes", "build"]
 
 
-def _kind(sizes: Any) -> Any:
-    """Which of the two a table or a recipe is."""
-    return sizes.get("kind") if isinstance(sizes, dict) else getattr(sizes, "kind", None)
-
-
 Swin = Annotated[SwinSizes, Tag("swin_unetr")]
 Cicek = Annotated[UNetSizes, Tag("unet")]
-BackboneSizes = Annotated[Swin | Cicek, Discriminator(_kind)]
+BackboneSizes = Annotated[Swin | Cicek, Discriminator(kind_of)]
 
 
 def build(

@@ -17,6 +17,12 @@ from ray_jobs.generators import (
     table3,
     tiny_generator,
 )
+from ray_jobs.pretraining import (
+    Pretraining,
+    paper_pretraining,
+    small_pretraining,
+    tiny_pretraining,
+)
 from synth_ct.generator import FolderName, GeneratorRecipe
 from synth_ct.kit.recipe import NOTHING, Recipe, changed
 from synth_ct.learners.autoencoder import AutoencoderRecipe
@@ -77,6 +83,8 @@ class Run(Recipe):
     """Further generators on the same pairs: Table 3."""
     corpus: CorpusRecipe = CorpusRecipe()
     """How the generator is used on the radiographs."""
+    pretraining: Pretraining | None = None
+    """Which encoders are made."""
 
     @model_validator(mode="after")
     def _share_the_pairs(self) -> "Run":
@@ -109,6 +117,7 @@ def tiny() -> Run:
         cohorts=cohorts,
         generator=tiny_generator(),
         corpus=CorpusRecipe(gate="record"),  # seconds of training satisfy no gate
+        pretraining=tiny_pretraining(),
     )
 
 
@@ -121,6 +130,7 @@ def small() -> Run:
         gpus=1,
         cohorts=phantom_cohorts(size=64, patients=1000, radiographs=400),
         generator=small_generator(),
+        pretraining=small_pretraining(),
     )
 
 
@@ -145,6 +155,7 @@ def paper() -> Run:
         gpus=1,
         cohorts=cohorts,
         generator=paper_generator(),
+        pretraining=paper_pretraining(),
     )
 
 

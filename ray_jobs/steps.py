@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from ray_jobs.corpus_steps import corpus_steps
+from ray_jobs.encoder_steps import encoder_steps
 from ray_jobs.plan import Make, Step
 from ray_jobs.recipes import Ingested, Run
 from synth_ct.cohort import Cohort
@@ -100,8 +101,9 @@ def steps_of(run: Run) -> list[Step]:
         _autoencoder(name, recipe, run.gpus, pairs) for name, recipe in run.variations.items()
     ]
     (generator,) = (s for s in generators if s.name == f"generator/{run.generator.name}")
-    corpora = corpus_steps(run, generator, films[-1])
-    return [*volumes.values(), *films, pairs, *generators, *variations, *corpora]
+    corpora = corpus_steps(run, generator, films[-1], pairs)
+    encoders = encoder_steps(run, corpora)
+    return [*volumes.values(), *films, pairs, *generators, *variations, *corpora, *encoders]
 
 
 def _cohort(name: str, recipe: PhantomCohort | Ingested) -> Step:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import torch
-from pydantic import Discriminator
+from pydantic import Discriminator, Tag
 from torch import nn
 
 from pretrain.backbones import Backbone
@@ -11,10 +11,15 @@ from pretrain.objectives.genesis import Genesis, GenesisRecipe
 from pretrain.objectives.mae import Mae, MaeRecipe
 from pretrain.objectives.swin3 import Swin3, Swin3Recipe
 from pretrain.objectives.volume_fusion import VolumeFusion, VolumeFusionRecipe
+from synth_ct.kit.recipe import kind_of
 from synth_ct.kit.seeds import seed_for
 
 ObjectiveRecipe = Annotated[
-    Swin3Recipe | MaeRecipe | GenesisRecipe | VolumeFusionRecipe, Discriminator("kind")
+    Annotated[Swin3Recipe, Tag("swin3")]
+    | Annotated[MaeRecipe, Tag("mae")]
+    | Annotated[GenesisRecipe, Tag("genesis")]
+    | Annotated[VolumeFusionRecipe, Tag("volume_fusion")],
+    Discriminator(kind_of),
 ]
 OBJECTIVES: dict[str, type[nn.Module]] = {
     "swin3": Swin3,

@@ -34,6 +34,11 @@ class Recipe(BaseModel):
         return value
 
 
+def kind_of(source: Any) -> Any:
+    """Which of several recipes a table or a recipe is, by its field `kind`: a Discriminator."""
+    return source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+
+
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
