@@ -159,6 +159,32 @@ def adopt(
     finish(code, counts.quarantined)
 
 
+@app.command()
+def audit(
+    folder: Folder,
+    against: Annotated[
+        list[Path], typer.Option(metavar="DIR", help="A cohort or a corpus; may be repeated.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Find copies, even altered ones, of training CTs or evaluation cases; exit 1 if there are any.
+
+    Example: synth-ct corpus audit corpus/ --against runs/tiny/cohorts/bcv
+    """
+    from synth_ct.corpus.audit import audit as compare
+
+    with _effort("compared", workers=0) as effort:
+        found = compare(folder, against, effort)
+    lines = [
+        f"{p.id}: {p.kind} of {p.other} in {p.against} ({p.likeness:.2f})" for p in found.pairs
+    ]
+    lines += [*found.notes, f"{folder}: {len(found.pairs) or 'no'} copies found"]
+    pairs = [asdict(pair) for pair in found.pairs]
+    tell({"ok": not pairs, "pairs": pairs, "notes": found.notes}, lines, as_json)
+    if pairs:
+        raise typer.Exit(FAILED)
+
+
 @contextmanager
 def _effort(what: str, workers: int) -> Iterator["Effort"]:
     """How fast to work, with a progress bar on stderr."""

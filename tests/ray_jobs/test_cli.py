@@ -39,6 +39,7 @@ FROZEN = {
     "corpus repair": "DIR --model --other-numerics --workers --json",
     "corpus verify": "DIR --workers --json",
     "corpus merge": "DIR... OUT --json",
+    "corpus audit": "DIR --against --json",
     "corpus adopt": "SRC OUT --generator --licence --workers --max-quarantine --strict --json",
     "generate": "RADIOGRAPHS OUT --model --actors --gpus-per-actor --wait-gpus --local --samples"
     " --seed --gate --retry-quarantined --max-quarantine --strict --json",
