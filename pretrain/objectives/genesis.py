@@ -53,7 +53,8 @@ def bezier(control_B42: torch.Tensor, knots: int = KNOTS) -> tuple[torch.Tensor,
     """(x, y)(t) = sum_i C(3, i) t^i (1 - t)^(3 - i) P_i at even t; BT and BT."""
     t_T = torch.linspace(0, 1, knots, dtype=control_B42.dtype, device=control_B42.device)
     basis = [(1 - t_T) ** 3, 3 * t_T * (1 - t_T) ** 2, 3 * t_T**2 * (1 - t_T), t_T**3]
-    curve_B2T = control_B42.mT @ torch.stack(basis)
+    # Not a matrix product, which mixed precision would round to a hundred steps.
+    curve_B2T = (control_B42[..., None] * torch.stack(basis)[:, None]).sum(1)
     return curve_B2T[:, 0], curve_B2T[:, 1]
 
 

@@ -28,8 +28,8 @@ class VolumeFusionRecipe(Recipe):
     """K; with the unmixed background there is one class more."""
     least_blocks: int = Field(default=10, gt=0)
     most_blocks: int = Field(default=40, gt=0)
-    smallest: float = Field(default=1 / 8, gt=0, le=1)
-    largest: float = Field(default=5 / 8, gt=0, le=1)
+    smallest: float = Field(default=1 / 12, gt=0, le=1)
+    largest: float = Field(default=3 / 8, gt=0, le=1)
     """Side of a block, as a share of the crop's."""
 
 

@@ -4,11 +4,20 @@ import pytest
 import torch
 
 from pretrain.backbones import SwinSizes, UNetSizes, build
-from pretrain.objectives import OBJECTIVES, build_objective, decoder_used, out_channels
+from pretrain.objectives import (
+    OBJECTIVES,
+    build_objective,
+    decoder_used,
+    genesis,
+    out_channels,
+    swin3,
+    volume_fusion,
+)
 from pretrain.objectives.genesis import GenesisRecipe
 from pretrain.objectives.mae import MaeRecipe
 from pretrain.objectives.swin3 import FIXED, OFFICIAL, Swin3Recipe
 from pretrain.objectives.volume_fusion import VolumeFusionRecipe
+from pretrain.views import generators_of_items
 
 AnyObjective = Swin3Recipe | MaeRecipe | GenesisRecipe | VolumeFusionRecipe
 EVERY: list[AnyObjective] = [
@@ -57,3 +66,22 @@ def test_a_tiny_swin_takes_a_step(recipe: AnyObjective, random: torch.Generator)
     learning = {n for n, p in backbone.named_parameters() if p.grad is not None}
     assert learning >= {n for n, _ in backbone.named_parameters() if n.startswith(backbone.encoder)}
     assert any(n.startswith(backbone.head) for n in learning) == decoder_used(recipe)
+
+
+def test_views_do_not_depend_on_mixed_precision(random: torch.Generator) -> None:
+    ct_B1XYZ = torch.rand(3, 1, 16, 16, 16, generator=random) * 2 - 1
+
+    def seen() -> list[torch.Tensor]:
+        items = [generators_of_items(torch.Generator().manual_seed(n), 3) for n in range(4)]
+        return [
+            swin3.view_of(FIXED, ct_B1XYZ, items[0]).seen_B1XYZ,
+            swin3.view_of(OFFICIAL, ct_B1XYZ, items[1]).seen_B1XYZ,
+            genesis.deformed(GenesisRecipe(shuffled_blocks=50), ct_B1XYZ, items[2]),
+            volume_fusion.fused(VolumeFusionRecipe(), ct_B1XYZ, items[3]).ct_B1XYZ,
+        ]
+
+    plain = seen()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = seen()
+    for one, other in zip(plain, mixed, strict=True):
+        assert torch.equal(one, other)
