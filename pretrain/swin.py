@@ -7,7 +7,7 @@ PyTorch's fused attention changes the speed alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from monai.networks.nets.swin_unetr import (
@@ -56,8 +56,11 @@ class SwinSizes(Recipe):
 
 # ---- patch merging -----------------------------------------------------------------------------
 
-LEGACY_ORDER = ("000", "100", "010", "001", "101", "010", "001", "111")
-"""Which sub-voxel (x y z) is which group of channels: two come twice, 110 and 011 never."""
+LEGACY_ORDER = (
+    *((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    *((1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1)),
+)
+"""Which sub-voxel (x, y, z) is which group of channels: two come twice, 110 and 011 never."""
 
 
 class LegacyPatchMerging(PatchMergingV2):
@@ -67,12 +70,12 @@ class LegacyPatchMerging(PatchMergingV2):
         """Norm, then a linear map, of eight sub-voxels side by side."""
         padding = [(0, side % 2) for side in reversed(x_BXYZC.shape[1:4])]
         x_BXYZC = F.pad(x_BXYZC, (0, 0, *(width for pair in padding for width in pair)))
-        parts = [x_BXYZC[:, int(x) :: 2, int(y) :: 2, int(z) :: 2] for x, y, z in LEGACY_ORDER]
+        parts = [x_BXYZC[:, x::2, y::2, z::2] for x, y, z in LEGACY_ORDER]
         reduced_BXYZC: Tensor = self.reduction(self.norm(torch.cat(parts, dim=-1)))
         return reduced_BXYZC
 
 
-MERGINGS: Mapping[PatchMergingOrder, type[nn.Module]] = {
+MERGINGS: Mapping[PatchMergingOrder, Any] = {
     "legacy": LegacyPatchMerging,
     "monai": PatchMerging,
     "v2": PatchMergingV2,
@@ -106,7 +109,9 @@ class FusedWindowAttention(WindowAttention):
         return out_WNC
 
     def _position_bias(self, tokens: int) -> Tensor:
-        index = self.relative_position_index[:tokens, :tokens].reshape(-1)
+        places = self.relative_position_index
+        assert isinstance(places, Tensor), "a buffer of MONAI's"
+        index = places[:tokens, :tokens].reshape(-1)
         bias_NNH: Tensor = self.relative_position_bias_table[index].reshape(tokens, tokens, -1)
         return bias_NNH.permute(2, 0, 1)
 
