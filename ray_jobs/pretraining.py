@@ -39,7 +39,7 @@ def tiny_pretraining() -> Pretraining:
                     feature_size=12, depths=(1, 1, 1, 1), heads=(1, 2, 4, 8), window=4
                 ),
                 objective=Swin3Recipe(embedding=32),
-                crop=(64, 32, 32),
+                crop=(32, 32, 64),  # square across the axis of rotation
                 probe_crops=0,
                 training=_short(6, 2),
             ),
