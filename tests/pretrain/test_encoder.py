@@ -216,6 +216,10 @@ CASES = {
     "no adaptation": Case(
         afterwards(lambda f: (f / ADAPTATION).unlink()), f"{ADAPTATION} cannot be trusted"
     ),
+    "an adaptation that was edited": Case(
+        afterwards(lambda f: (f / ADAPTATION).write_text('{"layout": 1}')),
+        f"{ADAPTATION} cannot be trusted: its sha256",
+    ),
     "adaptation of another network": Case(
         with_told(lambda told: told["architecture"].update(feature_size=24)),
         "feature_size 24 against 12",
