@@ -153,7 +153,7 @@ class Encoder:
         """Fill a backbone with all of it, and prove that it arrived."""
         self._demand_architecture(backbone.sizes)
         keys = backbone.transferred(self.adaptation.transferred)
-        own = {key: tensor.clone() for key, tensor in backbone.state_dict().items() if key in keys}
+        own = {key: tensor for key, tensor in backbone.state_dict().items() if key in keys}
         self._demand_keys(keys)
         demand_fit(self.tensors, own, self.folder / WEIGHTS)
         drawn = drawn_at_random(backbone, keys)
