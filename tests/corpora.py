@@ -78,11 +78,11 @@ def _preview() -> bytes:
 PREVIEW = _preview()
 
 
-def make_corpus(folder: Path, numbers: Sequence[int]) -> About:
+def make_corpus(folder: Path, numbers: Sequence[int], *, patients: int = 5) -> About:
     """A finished corpus of these items."""
     with publish(folder, Record(kind="corpus", recipe={"numbers": list(numbers)})) as workspace:
         make_folders(workspace)
         receipts = Receipts(workspace)
         for number in numbers:
-            receipts.append([random_entry(workspace, number)])
+            receipts.append([random_entry(workspace, number, patients=patients)])
         return finish(workspace, fold(workspace), ABOUT)
