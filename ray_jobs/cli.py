@@ -313,8 +313,10 @@ def _make(
     as_json: bool,
 ) -> None:
     from ray_jobs import plan
+    from ray_jobs.cluster import demand_lasting
     from ray_jobs.steps import steps_of
 
+    demand_lasting(folder)
     steps = plan.until(steps_of(chosen), until)
     if train_workers > 1 or os.environ.get("RAY_ADDRESS"):  # a cluster's driver never trains
         from ray_jobs.train import on_ray

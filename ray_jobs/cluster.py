@@ -23,6 +23,8 @@ from typing import Any, NamedTuple, TextIO
 OBJECT_STORE_BYTES = 256 * 2**20
 """Arrays travel as files; left alone, Ray would take a third of the memory."""
 LOOPBACK = "127.0.0.1"
+UPLOADED = "working_dir_files"
+"""Where Ray unpacks what `ray job submit --working-dir` uploaded."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COLOUR = re.compile(r"\x1b\[\d*m")
 BRIEF = 150
@@ -42,6 +44,15 @@ class Cluster(NamedTuple):
 def joins() -> bool:
     """Whether `connect` would join a cluster."""
     return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def demand_lasting(folder: Path) -> None:
+    """Refuse to make what goes away with the job: its copy of the working directory does."""
+    if UPLOADED in folder.resolve().parts:
+        raise ValueError(
+            f"{folder} lies in the job's own copy of the working directory, which Ray deletes; "
+            "give an absolute path that every node sees"
+        )
 
 
 @contextmanager

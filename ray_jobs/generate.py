@@ -8,6 +8,7 @@ checkpoints of data sets are not used: they repeat work and can hang.
 
 import json
 import logging
+import math
 import re
 import signal
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_jobs.cluster import connect
+from ray_jobs.cluster import connect, demand_lasting
 from synth_ct.corpus.about import About
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.numerics import device
@@ -202,18 +203,22 @@ def demand_gpus(pool: Pool, wait_for: int) -> None:
     wanted = max(pool.least * (pool.gpus or 0), float(wait_for))
     begun = time.monotonic()
     said = begun - STATUS_EVERY_S
-    while (there := float(ray.cluster_resources().get("GPU", 0))) < wanted:
-        if not wait_for:
-            raise ValueError(
-                f"{pool.least} actors of {pool.gpus or 0:g} GPU need {wanted:g}; the cluster has "
-                f"{there:g}; ask for fewer, or wait for them with --wait-gpus N"
-            )
-        request_resources(bundles=[{"GPU": 1.0}] * wait_for)
-        if time.monotonic() - said >= STATUS_EVERY_S:
-            said = time.monotonic()
-            waited = said - begun
-            sys.stderr.write(f"waiting for {wanted:g} GPUs: {there:g} there, {waited:.0f} s\n")
-        time.sleep(1)
+    try:
+        while (there := float(ray.cluster_resources().get("GPU", 0))) < wanted:
+            if not wait_for:
+                raise ValueError(
+                    f"{pool.least} actors of {pool.gpus or 0:g} GPU need {wanted:g}; the cluster "
+                    f"has {there:g}; ask for fewer, or wait for them with --wait-gpus N"
+                )
+            request_resources(bundles=[{"GPU": 1.0}] * math.ceil(wanted))
+            if time.monotonic() - said >= STATUS_EVERY_S:
+                said = time.monotonic()
+                waited = said - begun
+                sys.stderr.write(f"waiting for {wanted:g} GPUs: {there:g} there, {waited:.0f} s\n")
+            time.sleep(1)
+    finally:
+        if wait_for:
+            request_resources(bundles=[])  # a standing request would keep the nodes for ever
 
 
 def demand_cpus(pool: Pool) -> None:
@@ -247,6 +252,7 @@ class Asked:
 
 def generate_corpus(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     """Make the corpus, or go on with it; the answer for machines and for people."""
+    demand_lasting(asked.out)
     begun = time.monotonic()
     with progress("reading radiographs", count_of(asked.radiographs)) as tick:
         films = films_of(asked.radiographs, tick)
@@ -302,8 +308,8 @@ def _hands(asked: Asked, made: Made) -> Generator[Hands, None, None]:
         else:
             cluster = open_until_done.enter_context(connect(cpus=asked.pool.most + 1))
             pool = _with_gpus(asked.pool, cluster.gpus or asked.wait_gpus)
-            demand_cpus(pool)
             demand_gpus(pool, asked.wait_gpus)
+            demand_cpus(pool)  # those of a cluster scaled to zero come with its GPUs
             where = "cuda" if pool.gpus else "cpu"
             sys.stderr.write(f"starting {pool.least} to {pool.most} actors on {where}\n")
             yield Hands(executor=pool, effort=Effort(device=where, begin=begin))

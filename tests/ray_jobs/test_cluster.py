@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_jobs.cluster import LOOPBACK, connect
+from ray_jobs.cluster import LOOPBACK, connect, demand_lasting
 
 LOOPBACKS = {"0100007F", 24 * "0" + "01000000", 16 * "0" + "FFFF00000100007F"}
 """127.0.0.1, ::1 and ::ffff:127.0.0.1, as /proc writes them."""
@@ -90,3 +90,14 @@ def test_without_the_token_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None
         stranger = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": 64 * "0"}
         assert joining(stranger).returncode != 0
         assert joining(stranger | {"RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"]}).returncode == 0
+
+
+def test_a_job_keeps_nothing_in_its_copy_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(ValueError, match=r"^runs/tiny lies in .* which Ray deletes; .* absolute"):
+        demand_lasting(Path("runs/tiny"))
+    demand_lasting(tmp_path / "corpus")

@@ -186,7 +186,7 @@ def cluster_of(monkeypatch: pytest.MonkeyPatch, *there: dict[str, float]) -> lis
     monkeypatch.setattr(
         ray, "cluster_resources", lambda: looks.pop(0) if len(looks) > 1 else looks[0]
     )
-    monkeypatch.setattr(sdk, "request_resources", lambda *, bundles: requested.extend(bundles))
+    monkeypatch.setattr(sdk, "request_resources", lambda *, bundles: requested.append(bundles))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return requested
 
@@ -209,7 +209,7 @@ def test_waiting_for_gpus_says_so_and_goes_on_when_they_come(
         "waiting for 2 GPUs: 0 there, 0 s",
         "waiting for 2 GPUs: 1 there, 0 s",
     ]
-    assert requested == [{"GPU": 1.0}] * 4
+    assert requested == [[{"GPU": 1.0}] * 2] * 2 + [[]], "nothing is asked for when it is over"
 
 
 def test_more_actors_than_cpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
