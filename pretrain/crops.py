@@ -10,6 +10,7 @@ from torch import Tensor
 from pretrain.primitives import primitive_volume
 from synth_ct.corpus import Crops, Volumes
 from synth_ct.kit.axes import Grid
+from synth_ct.kit.loop import Training
 from synth_ct.kit.seeds import numpy_random
 from synth_ct.kit.volume import window
 
@@ -44,25 +45,34 @@ def of_primitives(crop_XYZ: Grid, seed: int, volumes: int) -> Read:
 class Ahead:
     """Batches whose crops are read while the one before is worked on."""
 
-    def __init__(self, read: Read, micro_batch: int, slots: int, device: torch.device) -> None:
-        """`slots` micro-batches make up a step."""
-        self._read, self._size, self._slots = read, micro_batch, slots
+    def __init__(self, read: Read, training: Training, own: range, device: torch.device) -> None:
+        """`own`: the slots of each step that this process will ask for, in this order."""
+        self._read, self._size = read, training.micro_batch
+        self._slots = training.global_batch // training.micro_batch
+        self._own = own
         self._device = device
         self._hands = ThreadPoolExecutor(1)
         self._coming: tuple[int, Future[Tensor]] | None = None
 
     def __call__(self, step: int, slot: int) -> Tensor:
-        """The micro-batch of a slot; the next one is begun."""
+        """The micro-batch of a slot; the next of ours is begun."""
         number = step * self._slots + slot
         coming = self._coming
         ready = coming[1] if coming and coming[0] == number else self._begin(number)
         batch_B1XYZ = ready.result()
-        self._coming = (number + 1, self._begin(number + 1))
+        following = self._after(step, slot)
+        self._coming = (following, self._begin(following))
         return batch_B1XYZ.to(self._device, non_blocking=True)
 
     def close(self) -> None:
         """Drop what was begun."""
         self._hands.shutdown(wait=True, cancel_futures=True)
+
+    def _after(self, step: int, slot: int) -> int:
+        """The number of our next micro-batch: the slots between are other processes'."""
+        if slot + 1 in self._own:
+            return step * self._slots + slot + 1
+        return (step + 1) * self._slots + self._own.start
 
     def _begin(self, number: int) -> Future[Tensor]:
         return self._hands.submit(self._batch, number)

@@ -36,15 +36,24 @@ class Placed(NamedTuple):
         return self._replace(ct_N1XYZ=self.ct_N1XYZ.to(device))
 
 
+class Misses(NamedTuple):
+    """Squares summed over the crops of each volume that was asked about."""
+
+    wrong_V: np.ndarray
+    """|p - p'|^2"""
+    spread_V: np.ndarray
+    """|p - mean p|^2"""
+
+
 class Answer(NamedTuple):
-    """R^2 with a bootstrap interval over volumes."""
+    """R^2, or a difference of two, with a bootstrap interval over volumes."""
 
     r2: float
     low: float
     high: float
 
 
-def probe(backbone: Backbone, fitted_on: Placed, asked: Placed, seed: int) -> Answer:
+def misses(backbone: Backbone, fitted_on: Placed, asked: Placed) -> Misses:
     """Fit on some volumes, ask about others."""
     was_training = backbone.training
     backbone.eval()
@@ -55,13 +64,31 @@ def probe(backbone: Backbone, fitted_on: Placed, asked: Placed, seed: int) -> An
     centre_3 = fitted_on.place_N3.mean(0)
     spread_N = ((asked.place_N3 - centre_3) ** 2).sum(1)
     volumes, member_N = np.unique(asked.volume_N, return_inverse=True)
-    of_volume = np.zeros((2, len(volumes)))
-    np.add.at(of_volume[0], member_N, wrong_N)
-    np.add.at(of_volume[1], member_N, spread_N)
-    drawn = numpy_random(seed, "probe").integers(0, len(volumes), (DRAWS, len(volumes)))
-    r2 = 1 - of_volume[0][drawn].sum(1) / of_volume[1][drawn].sum(1)
-    low, high = np.percentile(r2, (2.5, 97.5))
-    return Answer(float(1 - wrong_N.sum() / spread_N.sum()), float(low), float(high))
+    wrong_V, spread_V = (
+        np.bincount(member_N, each_N, len(volumes)) for each_N in (wrong_N, spread_N)
+    )
+    return Misses(wrong_V, spread_V)
+
+
+def answer(found: Misses, seed: int) -> Answer:
+    """R^2 over all crops."""
+    return _with_interval(found.wrong_V, found.spread_V, seed)
+
+
+def gain(before: Misses, after: Misses, seed: int) -> Answer:
+    """R^2 after - R^2 before on the same crops: volumes are drawn for both at once."""
+    assert np.array_equal(before.spread_V, after.spread_V), "other crops were asked about"
+    return _with_interval(after.wrong_V - before.wrong_V, after.spread_V, seed, base=0.0)
+
+
+def _with_interval(
+    wrong_V: np.ndarray, spread_V: np.ndarray, seed: int, base: float = 1.0
+) -> Answer:
+    """base - sum wrong / sum spread, and where it lies in 95 of 100 redraws of the volumes."""
+    drawn_DV = numpy_random(seed, "probe").integers(0, len(wrong_V), (DRAWS, len(wrong_V)))
+    redrawn_D = base - wrong_V[drawn_DV].sum(1) / spread_V[drawn_DV].sum(1)
+    low, high = np.percentile(redrawn_D, (2.5, 97.5))
+    return Answer(float(base - wrong_V.sum() / spread_V.sum()), float(low), float(high))
 
 
 def placed_crops(corpus: Corpus, split: Split, crop_XYZ: Grid, count: int, seed: int) -> Placed:

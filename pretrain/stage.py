@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,14 +16,14 @@ from pretrain.crops import Ahead, Read, of_primitives, of_volumes
 from pretrain.encoder import Adaptation, CorpusUsed, Input, write_encoder
 from pretrain.learner import BACKBONE, PretrainLearner
 from pretrain.objectives import ObjectiveRecipe, build_objective, decoder_used, out_channels
-from pretrain.probe import Answer, placed_crops, probe
+from pretrain.probe import Misses, answer, gain, misses, placed_crops
 from synth_ct.cohort import Split
 from synth_ct.corpus import Cache, Corpus, Volumes
 from synth_ct.kit import ranks
 from synth_ct.kit.axes import Grid, Millimetres3
 from synth_ct.kit.durable import write_text
 from synth_ct.kit.effort import Effort, place_of
-from synth_ct.kit.loop import Training
+from synth_ct.kit.loop import Training, own_slots
 from synth_ct.kit.numerics import numerics
 from synth_ct.kit.place import Place, fit
 from synth_ct.kit.recipe import Recipe
@@ -93,12 +93,12 @@ def pretrain_stage(recipe: PretrainRecipe, workspace: Path, inputs: Inputs, effo
     seed = seed_for(network.training.seed, "scratch" if scratch else "backbone")
     backbone = build(network.backbone, out_channels(network.objective), seed).to(place.device)
     backbone.demand_sides(network.crop)
-    answers = {"untrained": asked(network, corpora, backbone)}
+    before = asked(network, corpora, backbone)
     if not scratch:
         _train(recipe, corpora, backbone, place)
-        answers["trained"] = asked(network, corpora, backbone)
+    after = None if scratch else asked(network, corpora, backbone)
     if ranks.world()[0] == 0:
-        told = {when: a._asdict() for when, a in answers.items() if a is not None}
+        told = answers(before, after, network.training.seed)
         write_text(workspace / PROBE, json.dumps(told, indent=1))
         write_encoder(workspace, backbone, _adaptation(recipe, corpora, effort.device))
 
@@ -121,8 +121,8 @@ def _train(
     seed = seed_for(training.seed, "heads")
     heads = build_objective(network.objective, backbone, network.crop, seed).to(place.device)
     learner = PretrainLearner(backbone, heads, network.rate, network.weight_decay)
-    slots = training.global_batch // training.micro_batch
-    batches = Ahead(_source(recipe, corpora), training.micro_batch, slots, place.device)
+    source = _source(recipe, corpora)
+    batches = Ahead(source, training, own_slots(training), place.device)
     log = watched(place.log, network.alarms, training.global_batch)
     try:
         averages = fit(learner, batches, training, replace(place, log=log))
@@ -147,7 +147,7 @@ def _source(recipe: PretrainRecipe, corpora: Sequence[Corpus]) -> Read:
 # ---- the probe ---------------------------------------------------------------------------------
 
 
-def asked(network: Network, corpora: Sequence[Corpus], backbone: Backbone) -> Answer | None:
+def asked(network: Network, corpora: Sequence[Corpus], backbone: Backbone) -> Misses | None:
     """Where in its volume is a crop? None where there are no volumes to ask about."""
     if not corpora or network.probe_crops == 0:
         return None
@@ -157,7 +157,17 @@ def asked(network: Network, corpora: Sequence[Corpus], backbone: Backbone) -> An
         placed_crops(corpora[0], split, network.crop, network.probe_crops, seed).to(device)
         for split in PROBED
     )
-    return probe(backbone, known, others, seed)
+    return misses(backbone, known, others)
+
+
+def answers(before: Misses | None, after: Misses | None, seed: int) -> dict[str, Any]:
+    """As `probe.json` holds them: before training, after it, and what it gained."""
+    told = {}
+    if before is not None:
+        told["untrained"] = answer(before, seed)
+    if before is not None and after is not None:
+        told |= {"trained": answer(after, seed), "gain": gain(before, after, seed)}
+    return {when: each._asdict() for when, each in told.items()}
 
 
 # ---- what is said of it ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pretrain.backbones import Backbone, UNetSizes, build
-from pretrain.probe import Placed, features, probe, ridge
+from pretrain.probe import Answer, Misses, Placed, answer, features, gain, misses, ridge
 
 
 class Told(Backbone):
@@ -29,15 +29,32 @@ def crops(count: int, seed: int, *, honest: bool) -> Placed:
     return Placed(ct, place, rng.integers(0, 12, count))
 
 
+def asked(*, honest: bool, count: int) -> Answer:
+    found = misses(Told(), crops(count, 0, honest=honest), crops(count, 1, honest=honest))
+    return answer(found, 0)
+
+
 def test_features_that_say_where_they_are_are_found_out() -> None:
-    answer = probe(Told(), crops(60, 0, honest=True), crops(60, 1, honest=True), 0)
-    assert answer.r2 > 0.99
-    assert answer.low <= answer.r2 <= answer.high
+    found = asked(honest=True, count=60)
+    assert found.r2 > 0.99
+    assert found.low <= found.r2 <= found.high
 
 
 def test_features_that_say_nothing_are_not_believed() -> None:
-    answer = probe(Told(), crops(200, 0, honest=False), crops(200, 1, honest=False), 0)
-    assert answer.low < 0.05
+    assert asked(honest=False, count=200).low < 0.05
+
+
+def test_a_gain_is_the_difference_of_two_answers_and_pairs_the_volumes() -> None:
+    """What is hard about a volume is hard before and after, and widens no interval."""
+    rng = np.random.default_rng(0)
+    hard_V, spread_V = rng.uniform(1, 9, 40), np.full(40, 10.0)
+    before, after = Misses(hard_V, spread_V), Misses(hard_V - 0.5, spread_V)
+    found = gain(before, after, 0)
+    assert found.r2 == pytest.approx(answer(after, 0).r2 - answer(before, 0).r2)
+    assert found.r2 == pytest.approx(0.05)
+    assert found.high - found.low < 1e-9
+    assert answer(after, 0).high - answer(after, 0).low > 0.05
+    assert gain(before, before, 0) == (0, 0, 0)
 
 
 def test_the_backbone_is_left_as_it_was() -> None:
@@ -46,7 +63,7 @@ def test_the_backbone_is_left_as_it_was() -> None:
     some = Placed(
         torch.randn(4, 1, 8, 8, 8), np.random.default_rng(0).normal(size=(4, 3)), np.arange(4)
     )
-    probe(backbone, some, some, 0)
+    misses(backbone, some, some)
     assert backbone.training
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
     assert features(backbone, some.ct_N1XYZ).shape == (4, sum(backbone.channels))

@@ -67,9 +67,8 @@ def test_every_arm_ends_in_an_encoder_that_loads(
     assert encoder.adaptation.steps == (0 if arm == "scratch" else 4)
     assert encoder.load_into(receiver()).tensors > 0  # type: ignore[arg-type]
     asked = json.loads((tmp_path / "out" / "probe.json").read_text())
-    assert set(asked) == (
-        {"untrained", "trained"} if arm in {"synthetic", "real", "mixed"} else set()
-    )
+    told = {"untrained", "trained", "gain"}
+    assert set(asked) == (told if arm in {"synthetic", "real", "mixed"} else set())
 
 
 def test_arms_differ_in_their_volumes_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -119,9 +118,26 @@ def test_reading_ahead_changes_nothing() -> None:
         asked.append(k)
         return torch.full((1, 2, 2, 2), float(k))
 
-    batches = Ahead(read, micro_batch=2, slots=2, device=torch.device("cpu"))
+    training = Training(seed=0, steps=2, global_batch=4, micro_batch=2)
+    batches = Ahead(read, training, range(2), torch.device("cpu"))
     firsts = [batches(step, slot)[:, 0, 0, 0, 0].tolist() for step in range(2) for slot in range(2)]
     again = batches(0, 1)[:, 0, 0, 0, 0].tolist()
     batches.close()
     assert firsts == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert again == [2, 3]
+
+
+def test_each_process_reads_ahead_what_is_its_own() -> None:
+    asked: list[int] = []
+
+    def read(k: int) -> torch.Tensor:
+        asked.append(k)
+        return torch.zeros(1, 2, 2, 2)
+
+    training = Training(seed=0, steps=2, global_batch=6, micro_batch=1)
+    batches = Ahead(read, training, range(2, 4), torch.device("cpu"))
+    for step, slot in ((0, 2), (0, 3), (1, 2), (1, 3)):
+        batches(step, slot)
+    batches.close()
+    assert asked[:4] == [2, 3, 8, 9]
+    assert set(asked[4:]) <= {14}
