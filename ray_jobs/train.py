@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pretrain.stage import PretrainRecipe
 from ray_jobs import plan
 from ray_jobs.cluster import Cluster, connect, joins
 from ray_jobs.options import CORES
@@ -70,6 +71,8 @@ def training_of(recipe: Recipe) -> Training | None:
             return recipe.training
         case StyleStage() if recipe.style.kind == "cyclegan":
             return recipe.style.training
+        case PretrainRecipe() if recipe.arm != "scratch":
+            return recipe.network.training
     return None
 
 

@@ -4,16 +4,14 @@ Run as a program, this file is those two plain processes.
 """
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from murder import Murder
 from safetensors.torch import load_file
 
 from ray_jobs.cluster import Cluster, connect
@@ -68,7 +66,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def plain(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes train that nobody disturbs."""
     out = tmp_path_factory.mktemp("plain")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    here = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, **here, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, __file__, str(out), *map(str, inputs.values())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -106,40 +105,6 @@ def test_two_processes_train_what_one_trains(
         torch.testing.assert_close(shared[name], tensor, rtol=1e-3, atol=1e-4)
     assert files(plain).keys() == files(tmp_path).keys()
     assert len((plain / CURVE).read_text().splitlines()) == STEPS
-
-
-class Murder(threading.Thread):
-    """Kills one worker of ours once so many rows are written."""
-
-    def __init__(self, rows: Path, after: int) -> None:
-        super().__init__(daemon=True)
-        self.rows, self.after, self.at = rows, after, 0
-        self.start()
-
-    def run(self) -> None:
-        while self.at < self.after:
-            time.sleep(0.005)
-            self.at, _ = newest_row(self.rows)
-        os.kill(max(workers_of(os.getpid())), signal.SIGKILL)
-
-
-def workers_of(pid: int) -> list[int]:
-    """Processes of Ray Train below this one."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state = (folder / "stat").read_text().rpartition(")")[2].split()
-            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        parents[int(folder.name)] = int(state[1])
-
-    def ours(each: int) -> bool:
-        return each == pid or (each in parents and ours(parents[each]))
-
-    return [
-        p for p, title in titles.items() if title.startswith(b"ray::RayTrainWorker") and ours(p)
-    ]
 
 
 # ---- without Ray -------------------------------------------------------------------------------
