@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pretrain.alarms import Alarms, watched
-from pretrain.arms import Arm, corpora_of
+from pretrain.arms import Arm, Own, corpora_of
 from pretrain.backbones import Backbone, BackboneSizes, Transferred, build
 from pretrain.crops import Ahead, Read, of_primitives, of_volumes
 from pretrain.encoder import Adaptation, CorpusUsed, Input, write_encoder
@@ -63,7 +63,7 @@ class PretrainRecipe(Recipe):
     """One encoder: which network, on what."""
 
     network: Network
-    arm: Arm
+    arm: Arm | Own
     """`scratch` trains nothing, and takes the network's sizes and transfer alone."""
     evidence: Literal["plumbing", "phantom", "real"]
     spacing_mm: Millimetres3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ray_jobs import corpus_commands, generator_commands
+from ray_jobs import corpus_commands, generator_commands, pretrain_commands
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell
 from ray_jobs.options import CORES, AsJson, Root, Setting, Share, Strict, Workers
 
@@ -332,6 +332,7 @@ def _make(
 app.command()(generator_commands.reconstruct)
 app.command()(generator_commands.generate)
 app.command()(generator_commands.evaluate)
+app.command()(pretrain_commands.pretrain)
 app.add_typer(corpus_commands.app, name="corpus")
 
 

@@ -43,6 +43,7 @@ FROZEN = {
     "corpus adopt": "SRC OUT --generator --licence --workers --max-quarantine --strict --json",
     "generate": "RADIOGRAPHS OUT --model --actors --gpus-per-actor --wait-gpus --local --samples"
     " --seed --gate --retry-quarantined --max-quarantine --strict --json",
+    "pretrain": "CORPUS OUT --recipe --network --set --seed --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
 }
 
