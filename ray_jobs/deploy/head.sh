@@ -18,9 +18,12 @@ if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
 fi
 chmod 600 "$RAY_AUTH_TOKEN_PATH"
 
-export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0  # in spite of its name: every port on the loopback
+case " $* " in
+*" --node-ip-address="*) ;;  # several machines: docs/cluster.md says what must guard the ports
+*) export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 ;;  # in spite of its name: all on the loopback
+esac
 export RAY_USAGE_STATS_ENABLED=0
-# The jobs' own output is what the log of a job should hold.
+# Colours are noise in the log of a job, and lines must come when they are said.
 export NO_COLOR=1 PYTHONUNBUFFERED=1
 
 exec ray start --head --block --disable-usage-stats --dashboard-host=127.0.0.1 "$@"

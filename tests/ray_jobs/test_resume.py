@@ -21,8 +21,8 @@ from ray_jobs import plan
 from ray_jobs.plan import Result, Step
 from ray_jobs.recipes import tiny, with_settings
 from ray_jobs.steps import steps_of
-from synth_ct import training
 from synth_ct.generate import XctDiff, generate
+from synth_ct.kit import effort
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.progress import Tick
 from synth_ct.learners.autoencoder import load_autoencoder
@@ -47,7 +47,8 @@ def steps(count: int) -> list[Step]:
     few += [f"generator.{part}.training.rate.warmup_steps=0" for part in LEARNERS]
     few += [f"generator.autoencoder.adversary.start={count // 3}", "cohorts.ct.count=8"]
     needless = ("cohorts/bcv", "cohorts/spleen", "generator/tiny")
-    return [s for s in steps_of(with_settings(tiny(), few)) if s.name not in needless]
+    every = plan.until(steps_of(with_settings(tiny(), few)), "generator")
+    return [step for step in every if step.name not in needless]
 
 
 def made(
@@ -119,7 +120,7 @@ class Stopper:
 def test_every_training_stopped_twice_ends_in_the_same_bytes(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "TIMES_BETWEEN", 2)
+    monkeypatch.setattr(effort, "TIMES_BETWEEN", 2)
     undisturbed, stopper, stops = root / "undisturbed", Stopper(), 0
     shutil.copytree(root / "cohorts", undisturbed / "cohorts")
     made(undisturbed)

@@ -11,7 +11,7 @@ from synth_ct.cohort import Case, Cohort
 from synth_ct.cohort.case import Findings, Found, Importer
 from synth_ct.cohort.divide import eighty_ten_ten
 from synth_ct.cohort.gather import ingest
-from synth_ct.kit.artifact import partial_of
+from synth_ct.kit.artifact import Record, partial_of
 from synth_ct.kit.durable import sha256_of_file
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import Refused, SetAside, read_report
@@ -255,6 +255,7 @@ def test_a_cohort_of_another_version_is_named_as_one(source: Path, tmp_path: Pat
     about["summary"]["unheard_of"] = 1
     before = sha256_of_file(index)
     index.write_text(json.dumps(about))
-    record.write_text(record.read_text().replace(before, sha256_of_file(index)))
+    changed = json.loads(record.read_text().replace(before, sha256_of_file(index)))
+    record.write_text(Record(**changed).sealed().text())
     with pytest.raises(ValueError, match=r"another version of synth-ct .*unheard_of"):
         Cohort.open(tmp_path / "out")

@@ -197,8 +197,7 @@ def test_two_corpora_share_what_they_have_in_common(
     assert sorted(cache.folder.rglob("*.i2")) == before
 
 
-def test_fewer_volumes_can_be_asked_for(corpus: Path) -> None:
-    opened = Corpus.open(corpus)
-    every, few = (Volumes(opened, "train", cache=None, most=most) for most in (None, 5))
+def test_fewer_volumes_can_be_asked_for(corpus: Corpus) -> None:
+    every, few = (Volumes(corpus, "train", cache=None, most=most) for most in (None, 5))
     assert len(few) == 5
     assert [few[n].id for n in range(5)] == [every[n].id for n in range(5)]

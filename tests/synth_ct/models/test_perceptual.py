@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,7 @@ def publish(trunk: TrunkName, state: object, folder: Path, monkeypatch: pytest.M
     torch.save(state, path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     named = path.rename(folder / f"{trunk}-{sha256[:8]}.pth")
-    old = TRUNKS[trunk]
-    new = perceptual.Trunk(named.name, old.layer_weights, old.taps, old.channels)
+    new = replace(TRUNKS[trunk], file=named.name)
     monkeypatch.setitem(perceptual.TRUNKS, trunk, new)
     return named
 
