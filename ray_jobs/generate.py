@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,10 +22,13 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ray_jobs.cluster import connect, demand_lasting
+from ray_jobs.cluster import connect, demand_lasting, joins
+from ray_jobs.options import CORES
 from synth_ct.corpus.about import About
+from synth_ct.corpus.manifest import read_manifest
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.numerics import device
 from synth_ct.kit.progress import Tick, progress
@@ -33,7 +37,7 @@ from synth_ct.production.executor import BATCH, Death, Executor, batches
 from synth_ct.production.films import count_of, films_of
 from synth_ct.production.local import Processes
 from synth_ct.production.order import CorpusRecipe, Item
-from synth_ct.production.stage import Hands, make_corpus
+from synth_ct.production.stage import Hands, finished, make_corpus
 from synth_ct.production.work import BEGUN, Job, Told, Worker
 
 STATUS_EVERY_S = 10.0
@@ -256,23 +260,25 @@ def generate_corpus(asked: Asked) -> tuple[dict[str, Any], list[str]]:
     begun = time.monotonic()
     with progress("reading radiographs", count_of(asked.radiographs)) as tick:
         films = films_of(asked.radiographs, tick)
-    made = Made()
-    with _hands(asked, made) as hands:
-        about = make_corpus(films, asked.model, asked.recipe, asked.out, hands, asked.retry)
+    pace = Pace()
+    about = finished(films, asked.model, asked.recipe, asked.out, asked.retry)
+    if about is None:
+        with _workers(asked, pace) as hands:
+            about = make_corpus(films, asked.model, asked.recipe, asked.out, hands, asked.retry)
     seconds = time.monotonic() - begun
     result = {
         "corpus": str(asked.out),
         **about.counts.model_dump(),
         "pending": 0,
         "seconds": round(seconds, 3),
-        "volumes_per_second": round(made.items / made.seconds, 3) if made.items else 0.0,
+        "volumes_per_second": round(pace.items / pace.seconds, 3) if pace.items else 0.0,
         "digest": about.digest,
     }
-    return result, _lines(about, asked.out, made)
+    return result, _lines(about, asked.out, pace)
 
 
-class Made:
-    """Counts what this run made, for its pace."""
+class Pace:
+    """Counts what this run made, and the time it took."""
 
     def __init__(self) -> None:
         self.items = 0
@@ -296,14 +302,16 @@ class Made:
 
 
 @contextmanager
-def _hands(asked: Asked, made: Made) -> Generator[Hands, None, None]:
+def _workers(asked: Asked, pace: Pace) -> Generator[Hands, None, None]:
+    _demand_sensible(asked)
     with ExitStack() as open_until_done:
 
         def begin(total: int) -> Tick:
-            return open_until_done.enter_context(made.counting(total))
+            return open_until_done.enter_context(pace.counting(total))
 
         if asked.local:
             executor: Executor = Processes(count=asked.pool.most)
+            sys.stderr.write(f"starting {asked.pool.most} processes on {device()}\n")
             yield Hands(executor=executor, effort=Effort(device=device(), begin=begin))
         else:
             cluster = open_until_done.enter_context(connect(cpus=asked.pool.most + 1))
@@ -315,19 +323,40 @@ def _hands(asked: Asked, made: Made) -> Generator[Hands, None, None]:
             yield Hands(executor=pool, effort=Effort(device=where, begin=begin))
 
 
+def _demand_sensible(asked: Asked) -> None:
+    """What can never come is refused before anything is started."""
+    if asked.local and (asked.pool.gpus is not None or asked.wait_gpus):
+        raise ValueError("--gpus-per-actor and --wait-gpus are for Ray; leave --local out")
+    if joins():
+        return
+    if asked.pool.most > CORES:
+        raise ValueError(
+            f"--actors {asked.pool.most}: an actor needs a core, and this machine has {CORES}; ask "
+            "for fewer, or set RAY_ADDRESS to join a cluster"
+        )
+    if asked.wait_gpus > torch.cuda.device_count():
+        raise ValueError(
+            f"--wait-gpus {asked.wait_gpus}: this machine has {torch.cuda.device_count()} and will "
+            "get no more; set RAY_ADDRESS to join a cluster that may"
+        )
+
+
 def _with_gpus(pool: Pool, gpus: int) -> Pool:
     """One GPU an actor where there are any and nothing else is said."""
     return pool if pool.gpus is not None else replace(pool, gpus=1.0 if gpus else 0.0)
 
 
-def _lines(about: About, out: Path, made: Made) -> list[str]:
+def _lines(about: About, out: Path, done: Pace) -> list[str]:
     counts = about.counts
-    pace = f", {made.items / made.seconds:.2f} volumes/s" if made.items else ", nothing to do"
+    pace = f", {done.items / done.seconds:.2f} volumes/s" if done.items else ", nothing to do"
+    failed = Counter(row.reason for row in read_manifest(out) if not row.accepted)
+    why = ", ".join(f"{n} {reason}" for reason, n in failed.most_common())
     codes = ", ".join(f"{n} {code}" for code, n in about.codes.items())
     return [
         f"{counts.committed} volumes of {counts.total} items in {out}{pace}",
-        f"rejected {counts.rejected}, quarantined {counts.quarantined}"
-        + (f" ({codes}; see {out / REPORT})" if codes else ""),
+        f"rejected {counts.rejected}"
+        + (f" by the gate ({why}; --gate record keeps such volumes)" if why else ""),
+        f"quarantined {counts.quarantined}" + (f" ({codes}; see {out / REPORT})" if codes else ""),
         f"digest {about.digest}",
         f"SYNTHETIC. scale: {about.scale}; trained_on: {about.trained_on}",
     ]

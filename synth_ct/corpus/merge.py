@@ -22,6 +22,7 @@ from synth_ct.corpus.layout import (
 from synth_ct.corpus.reader import Corpus
 from synth_ct.corpus.receipts import FOLDED, Receipts, fold
 from synth_ct.corpus.row import Entry, Row, entry_of, line_of
+from synth_ct.corpus.sources import read_sources
 from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.durable import link_or_copy, sha256_of_file, write_bytes, write_text
 from synth_ct.kit.effort import Effort
@@ -208,10 +209,7 @@ def _write_sources(corpora: Sequence[Corpus], workspace: Path) -> None:
 
 def source_paths(corpus: Path) -> dict[str, Path]:
     """Item -> its original on this machine; empty where nobody kept the list."""
-    if not (corpus / SOURCES).is_file():
-        return {}
-    with (corpus / SOURCES).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return {row["id"]: (corpus / row["path"]).resolve() for row in csv.DictReader(file)}
+    return {item: (corpus / path).resolve() for item, path in read_sources(corpus).items()}
 
 
 # ---- what is said of it ------------------------------------------------------------------------

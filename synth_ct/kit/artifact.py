@@ -145,7 +145,7 @@ def folder_name(name: str) -> str:
     return name
 
 
-def reopen(folder: Path) -> None:
+def reopen(folder: Path, wanted: Record) -> None:
     """Take a finished artifact back into its workspace, because a person asked for more of it.
 
     What is made of it then has a fingerprint of its own: who used the old one is told.
@@ -153,9 +153,17 @@ def reopen(folder: Path) -> None:
     workspace = partial_of(folder)
     if workspace.exists():
         raise ValueError(f"{workspace} is there already; finish or remove it first")
+    refuse_other(folder, _demanded(folder), wanted)
     folder.rename(workspace)
+    write_text(workspace / PLAN, json.dumps(asdict(wanted), indent=1, allow_nan=False))
     (workspace / RECORD).unlink()
     sync_folder(workspace.parent)
+
+
+def _demanded(folder: Path) -> Record:
+    record = read_record(folder)
+    assert record is not None, "only finished artifacts are reopened"
+    return record
 
 
 @contextmanager
@@ -184,12 +192,12 @@ def publish(folder: Path, wanted: Record, device: str = "cpu") -> Generator[Path
 
 
 def _begin_or_continue(workspace: Path, wanted: Record) -> None:
-    plan = workspace / PLAN
+    plan = workspace / (PLAN if (workspace / PLAN).exists() else RECORD)
     begun = {path.name for path in workspace.iterdir()} - {PLAN, LOCK}
     if plan.exists() and begun:
         refuse_other(workspace, Record(**json.loads(plan.read_text())), wanted)
-    else:
-        write_text(plan, json.dumps(asdict(wanted), indent=1, allow_nan=False))
+    write_text(workspace / PLAN, json.dumps(asdict(wanted), indent=1, allow_nan=False))
+    (workspace / RECORD).unlink(missing_ok=True)  # of a run that died as it finished, or reopened
 
 
 def _finish(workspace: Path, folder: Path, wanted: Record, device: str) -> None:

@@ -1,13 +1,12 @@
 """Make volumes of a finished corpus again, for `repair`: the same item, the same bytes."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from synth_ct.corpus import Corpus
-from synth_ct.corpus.layout import SOURCES
 from synth_ct.corpus.repair import Made, Maker
 from synth_ct.corpus.row import Quarantined, Row
+from synth_ct.corpus.sources import read_sources
 from synth_ct.generator import read_generator
 from synth_ct.kit.volume import Volume, to_int16
 from synth_ct.production.maker import LoadMaker, files_of
@@ -27,7 +26,7 @@ def maker_of(corpus: Path, model: Path, device: str, *, other_numerics: bool = F
             f"{corpus} was made by generator {', '.join(sorted(models))} and {found.folder} is "
             f"{found.fingerprint}: name the one that made it"
         )
-    paths = _paths(corpus)
+    paths = read_sources(corpus)
     loaded: dict[bool, Networks] = {}
 
     def networks(prior_only: bool) -> Networks:
@@ -77,12 +76,3 @@ def _item(row: Row, paths: dict[str, str]) -> Item:
         finding=row.finding,
         path=paths[row.id],
     )
-
-
-def _paths(corpus: Path) -> dict[str, str]:
-    """Item -> its radiograph, where this machine still knows it."""
-    table = corpus / SOURCES
-    if not table.exists():
-        return {}
-    with table.open(newline="", errors="surrogateescape") as file:
-        return {row["id"]: row["path"] for row in csv.DictReader(file)}

@@ -19,12 +19,12 @@ from synth_ct.corpus.layout import SOURCES
 from synth_ct.corpus.row import Row
 from synth_ct.generate import as_volume
 from synth_ct.generator import find_generator, open_generator, read_generator
-from synth_ct.kit.numerics import fingerprint_of, numerics
+from synth_ct.kit.numerics import fingerprint_of
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.volume import Volume, spacing_mm
 from synth_ct.pairs.arrays import Pairs, working_affine
 from synth_ct.pairs.disk import open_pairs, subject_of
-from synth_ct.production.facts import note_numerics
+from synth_ct.production.facts import facts_of, note_numerics
 from synth_ct.production.maker import Maker, Sampled, Seen, write_files
 from synth_ct.production.order import CorpusRecipe, Item, seed_of
 from synth_ct.production.produce import Order, produce
@@ -68,7 +68,7 @@ class LoadControl:
         """One thread, as everywhere."""
         torch.set_num_threads(1)
         maker = ControlMaker(self)
-        facts = numerics(self.device)
+        facts = facts_of(self.device)
         note_numerics(self.workspace, fingerprint_of(facts), facts)
         return maker
 
@@ -128,7 +128,7 @@ class ControlMaker:
             seed=item.seed,
             model=self._generator.fingerprint if self._generator else "ct",
             sampler=self._load.recipe.control,
-            fingerprint=fingerprint_of(numerics(self._load.device)),
+            fingerprint=fingerprint_of(facts_of(self._load.device)),
             accepted=True,
             reason="",
             **write_files(self._load.workspace, item.id, made, self._mark),

@@ -5,9 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from synth_ct.corpus.layout import ABOUT
+from synth_ct.kit.artifact import code_hash
 from synth_ct.kit.durable import write_text
+from synth_ct.kit.numerics import numerics
 
 PREFIX = "numerics-"
+
+
+def facts_of(device: str) -> dict[str, str]:
+    """All that may change a volume's bits: the machine and its libraries, and our own code."""
+    return numerics(device) | {"code": code_hash()}
 
 
 def note_numerics(workspace: Path, fingerprint: str, facts: Mapping[str, str]) -> None:

@@ -15,15 +15,17 @@ from synth_ct.generate import generate, restyled
 from synth_ct.generator import Generator, open_generator
 from synth_ct.kit.axes import FilmArray
 from synth_ct.kit.durable import sha256_of, write_bytes
-from synth_ct.kit.numerics import fingerprint_of, numerics
+from synth_ct.kit.numerics import fingerprint_of
 from synth_ct.kit.quarantine import Refused
 from synth_ct.kit.volume import Volume, nifti_bytes, spacing_mm, to_int16
 from synth_ct.preview import MARK, preview
-from synth_ct.production.facts import note_numerics
+from synth_ct.production.facts import facts_of, note_numerics
 from synth_ct.production.order import CorpusRecipe, Item, sampler_of
 from synth_ct.quality import film_novelty, judge, usual_novelty
 from synth_ct.xray.frame import frame
 from synth_ct.xray.pose import read_radiograph
+
+CHANGED = "the file is not the one that was listed when the run began"
 
 
 class Seen(NamedTuple):
@@ -82,7 +84,7 @@ class Maker:
         self._workspace = workspace
         self._films = generator.reference.films()
         self._usual = usual_novelty(self._films)
-        self.numerics = numerics(str(generator.models.device))
+        self.numerics = facts_of(str(generator.models.device))
         self.fingerprint = fingerprint_of(self.numerics)
         self.together = generator.models.micro_batch
 
@@ -90,7 +92,7 @@ class Maker:
         """Decode and frame; what cannot be trusted is set aside, with its reason."""
         try:
             if sha256_of(Path(item.path).read_bytes()) != item.radiograph_sha256:
-                raise Refused("E_SHA", "the file changed after the run began", "run it again")
+                raise Refused("E_SHA", CHANGED, "run it again with --retry-quarantined E_SHA")
             decoded = read_radiograph(Path(item.path))
         except Refused as refused:
             return _quarantined(item, refused)

@@ -4,9 +4,7 @@ Receipts on disk are the truth. A run begins by reading them, works off what has
 may have killed a worker alone, and ends by writing what is derived from them.
 """
 
-import csv
 import errno
-import io
 import os
 import secrets
 import shutil
@@ -19,11 +17,12 @@ from pathlib import Path
 from synth_ct.cohort.gather import DUPLICATE
 from synth_ct.corpus.about import About
 from synth_ct.corpus.finish import finish
-from synth_ct.corpus.layout import SOURCES, make_folders, quarantine_file
+from synth_ct.corpus.layout import make_folders, quarantine_file
 from synth_ct.corpus.receipts import Book, Receipts, fold
 from synth_ct.corpus.row import Entry, Quarantined, line_of
+from synth_ct.corpus.sources import read_sources, write_sources
 from synth_ct.kit.artifact import code_hash
-from synth_ct.kit.durable import sha256_of, write_bytes, write_text
+from synth_ct.kit.durable import sha256_of, write_text
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import SetAside, write_report
 from synth_ct.production.executor import Executor
@@ -58,8 +57,9 @@ def produce(
     retry: frozenset[str] = frozenset(),
 ) -> About:
     """Make what has no receipt; `retry` forgets the quarantine of these codes first."""
-    _begin(order, workspace)
-    book = fold(workspace, drop=lambda entry: _forgotten(entry, retry))
+    strays = _begin(order, workspace)
+    ours = strays | {item.id for item in order.items}
+    book = fold(workspace, drop=lambda entry: _forgotten(entry, retry, ours))
     todo = [item for item in order.items if item.id not in book]
     job = Job(workspace=workspace, run=secrets.token_hex(8), load=load, code=code_hash())
     tally = _Tally(book.counts(), len(book) + len(todo), effort)
@@ -88,21 +88,20 @@ def _tidy(workspace: Path) -> None:
 # ---- before ------------------------------------------------------------------------------------
 
 
-def _begin(order: Order, workspace: Path) -> None:
+def _begin(order: Order, workspace: Path) -> set[str]:
     """Folders, marks of nobody, who came from where, and what never became an item."""
     make_folders(workspace)
     shutil.rmtree(workspace / BEGUN, ignore_errors=True)
     (workspace / BEGUN).mkdir()
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(("id", "path"))
-    writer.writerows((item.id, item.path) for item in order.items)
-    write_bytes(workspace / SOURCES, table.getvalue().encode("utf-8", "surrogateescape"))
+    # Volumes of films that were taken away since stay, and could not be repaired without theirs.
+    paths = read_sources(workspace) | {item.id: item.path for item in order.items}
+    write_sources(workspace, paths)
     strays = [_stray(row) for row in order.set_aside]
     for stray in strays:
         write_text(workspace / quarantine_file(stray.id), line_of(stray))
     if strays:
         Receipts(workspace).append(strays)
+    return {stray.id for stray in strays}
 
 
 def _stray(row: SetAside) -> Quarantined:
@@ -123,8 +122,9 @@ def stray_id(row: SetAside) -> str:
     return sha256_of(f"{row.code}/{row.file}".encode())[:16]
 
 
-def _forgotten(entry: Entry, retry: frozenset[str]) -> bool:
-    return isinstance(entry, Quarantined) and entry.code in retry
+def _forgotten(entry: Entry, retry: frozenset[str], ours: set[str]) -> bool:
+    """Quarantine that is to be tried again, or whose file is another now or gone."""
+    return isinstance(entry, Quarantined) and (entry.code in retry or entry.id not in ours)
 
 
 # ---- the work ----------------------------------------------------------------------------------

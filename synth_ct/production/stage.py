@@ -6,7 +6,6 @@ from pathlib import Path
 from synth_ct.corpus import Corpus
 from synth_ct.corpus.about import About
 from synth_ct.corpus.receipts import finished_entries
-from synth_ct.corpus.row import Quarantined
 from synth_ct.generator import find_generator
 from synth_ct.kit.artifact import Record, is_done, publish, reopen
 from synth_ct.kit.effort import Effort
@@ -35,20 +34,36 @@ def make_corpus(
     hands: Hands,
     retry: frozenset[str] = frozenset(),
 ) -> About:
-    """A finished corpus at `out`; where it is there already, nothing is made again.
+    """A finished corpus at `out`. Films that were added while it was unfinished are taken in.
 
-    Films that were added while it was unfinished are taken in. `retry` tries items again that were
-    quarantined with one of these codes, in a finished corpus too.
+    One that is finished is taken up again: ask `finished` first whether there is anything to do.
+    `retry` tries items again that were quarantined with one of these codes.
     """
     order = commission(films, model, recipe)
     wanted = wanted_record(order, recipe)
     if is_done(out, wanted):
-        if not _wants_more(out, retry):
-            _demand_same_films(order, out)
-            return Corpus.open(out).about
-        reopen(out)
+        reopen(out, wanted)
     with publish(out, wanted, hands.effort.device) as workspace:
         return fill(order, model, recipe, workspace, hands, retry)
+
+
+def finished(
+    films: Films, model: Path, recipe: CorpusRecipe, out: Path, retry: frozenset[str]
+) -> About | None:
+    """The corpus that is there already, if nothing is left to do; nothing is loaded or started."""
+    order = commission(films, model, recipe)
+    if not is_done(out, wanted_record(order, recipe)):
+        return None
+    about = Corpus.open(out).about
+    if not retry:
+        _demand_same_films(order, out)
+        return about
+    if not retry & set(about.codes):
+        raise ValueError(
+            f"{out} has nothing quarantined as {', '.join(sorted(retry))}; its codes are "
+            f"{', '.join(about.codes) or 'none'}"
+        )
+    return None
 
 
 def fill(
@@ -75,12 +90,6 @@ def wanted_record(order: Order, recipe: CorpusRecipe) -> Record:
         kind="corpus",
         recipe=recipe.model_dump(mode="json"),
         inputs={"generator": order.about.model},
-    )
-
-
-def _wants_more(out: Path, retry: frozenset[str]) -> bool:
-    return bool(retry) and any(
-        isinstance(entry, Quarantined) and entry.code in retry for entry in finished_entries(out)
     )
 
 

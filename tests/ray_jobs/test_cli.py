@@ -270,3 +270,29 @@ def test_with_a_cluster_to_join_the_driver_never_trains(
     monkeypatch.setenv("RAY_ADDRESS", "ray://nowhere:10001")
     assert synth_ct("run", "tiny", "--root", tmp_path, "--until", "cohorts") == 0
     assert sent == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--local", "--gpus-per-actor", "1"], "leave --local out"),
+        (["--actors", "500"], "an actor needs a core"),
+        (["--actors", "3:2"], "MIN not above MAX"),
+        (["--wait-gpus", "64"], "set RAY_ADDRESS"),
+    ],
+)
+def test_workers_that_can_never_come_are_refused_before_anything_starts(
+    options: list[str],
+    said: str,
+    generator_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    Image.new("L", (96, 96), 90).save(tmp_path / "a.png")
+    code = synth_ct(
+        "generate", tmp_path, tmp_path.parent / "o", "--model", generator_root, *options
+    )
+    assert code != 0
+    assert said in capsys.readouterr().err

@@ -16,6 +16,7 @@ from fake_maker import LoadFake, fake_order
 from synth_ct.corpus.about import About
 from synth_ct.corpus.layout import volume_file
 from synth_ct.corpus.receipts import fold
+from synth_ct.corpus.sources import read_sources
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.quarantine import SetAside, read_report
 from synth_ct.production.local import Processes
@@ -105,6 +106,23 @@ def test_copies_are_counted_and_their_names_stay_in_the_local_report(tmp_path: P
     assert (row.file, row.kept) == ("ward/Doe_Jane.png", "1.png")
     shared = [p for p in (tmp_path / "a").rglob("*") if p.is_file() and p.name != "quarantine.json"]
     assert not [p for p in shared if b"Doe_Jane" in p.read_bytes()]
+
+
+def test_quarantine_of_what_is_gone_is_forgotten_and_its_volumes_stay(tmp_path: Path) -> None:
+    """The archive may change until the corpus is finished."""
+    (tmp_path / "a").mkdir()
+    load = LoadFake(workspace=tmp_path / "a", corrupt=frozenset({"2"}))
+    copy = SetAside(code="duplicate", file="copy.png", cause="of 1.png", kept="1.png")
+    hands = (load, Processes(count=1), Effort())
+    before = produce(replace(fake_order(5), set_aside=(copy,)), tmp_path / "a", *hands)
+    assert before.counts.quarantined == 2
+    order = fake_order(5)
+    left = replace(order, items=[item for item in order.items if item.finding not in {"2", "4"}])
+    after = produce(left, tmp_path / "a", *hands)
+    assert (after.counts.total, after.counts.committed, after.counts.quarantined) == (4, 4, 0)
+    assert not list((tmp_path / "a" / "quarantine").glob("*/*.json"))
+    gone = next(item for item in order.items if item.finding == "4")
+    assert read_sources(tmp_path / "a")[gone.id] == gone.path
 
 
 def test_who_came_from_which_file_is_written_down_here_only(tmp_path: Path) -> None:

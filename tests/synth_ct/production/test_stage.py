@@ -17,7 +17,7 @@ from synth_ct.production.films import films_of
 from synth_ct.production.local import Processes
 from synth_ct.production.maker import LoadMaker
 from synth_ct.production.order import CorpusRecipe, Item
-from synth_ct.production.stage import Hands, make_corpus
+from synth_ct.production.stage import Hands, finished, make_corpus
 from synth_ct.reconstruct import Sampling, read_films, reconstruct
 
 RECORD = CorpusRecipe(gate="record")
@@ -46,6 +46,10 @@ def write_film(path: Path, seed: int) -> None:
 
 def make(films: Path, root: Path, out: Path, recipe: CorpusRecipe = RECORD) -> About:
     return make_corpus(films_of(films, silent), root, recipe, out, HANDS)
+
+
+def done(films: Path, root: Path, out: Path, *retry: str) -> About | None:
+    return finished(films_of(films, silent), root, RECORD, out, frozenset(retry))
 
 
 @pytest.fixture
@@ -88,10 +92,10 @@ def test_films_added_before_the_end_are_taken_in_and_after_it_refused(
     made: Path, films: Path, generator_root: Path, tmp_path: Path
 ) -> None:
     before = Corpus.open(made).about
-    assert make(films, generator_root, made) == before
+    assert done(films, generator_root, made) == before
     write_film(films / "another.png", 9)
     with pytest.raises(ValueError, match="corpus merge"):
-        make(films, generator_root, made)
+        done(films, generator_root, made)
     made.rename(tmp_path / "later.partial")  # as a run that had not finished
     (tmp_path / "later.partial" / "record.json").unlink()
     assert make(films, generator_root, tmp_path / "later").counts.committed == 4
@@ -110,6 +114,9 @@ def test_quarantined_films_of_a_finished_corpus_are_tried_again_when_asked(
     kept = {row.id for row in Corpus.open(made).rows()}
     write_film(films / "web page.jpeg", 5)  # another file, so another item
     bad = frozenset({"E_IMG_NOTIMAGE"})
+    assert done(films, generator_root, made, *bad) is None
+    with pytest.raises(ValueError, match="nothing quarantined as E_NOPE; its codes are E_IMG_NOT"):
+        done(films, generator_root, made, "E_NOPE")
     after = make_corpus(films_of(films, silent), generator_root, RECORD, made, HANDS, bad)
     assert (after.counts.committed, after.counts.quarantined) == (4, 0)
     assert kept < {row.id for row in Corpus.open(made).rows()}
