@@ -1,7 +1,6 @@
 """Exports read back by the software they are made for, voxel by voxel."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import corpora
@@ -76,13 +75,9 @@ def datasets_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("datasets_offline")
-def test_datasets_reads_volumes_previews_and_parts_of_the_patients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_datasets_reads_volumes_previews_and_parts_of_the_patients(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not here: see extra `dev`")
-    many = partial(corpora.random_entry, patients=30)
-    monkeypatch.setattr(corpora, "random_entry", many)
-    corpora.make_corpus(tmp_path / "corpus", range(60))
+    corpora.make_corpus(tmp_path / "corpus", range(60), patients=30)
     export(tmp_path / "corpus", tmp_path / "out", "hf")
     parts = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     expected = volumes_of(tmp_path / "corpus")
