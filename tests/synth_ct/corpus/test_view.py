@@ -181,7 +181,7 @@ def test_oddness_is_that_of_the_farthest_figure(row: Row) -> None:
     assert oddness(replace(row, quality={"a": None}), spreads) == 0.0
 
 
-def test_the_vendored_viewer_is_the_published_one_with_its_licences() -> None:
+def test_the_vendored_viewer_is_the_recorded_one_with_its_licences() -> None:
     vendor = HERE.joinpath("vendor")
     said = vendor.joinpath("niivue.umd.js.sha256").read_text().split()[0]
     assert hashlib.sha256(vendor.joinpath("niivue.umd.js").read_bytes()).hexdigest() == said
