@@ -55,8 +55,6 @@ def view(
 
     Example: synth-ct corpus view runs/tiny/corpus/synthetic corpus.html --limit 100
     """
-    from dataclasses import asdict
-
     from synth_ct.corpus import Corpus
     from synth_ct.corpus.view import write_view
 

@@ -4,10 +4,7 @@ The folder stands alone and may be moved: weights are hard links to those of the
 copies where the file system has none.
 """
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from synth_ct.diffusion import SamplerRecipe, demand_match
 from synth_ct.generate import XctDiff
 from synth_ct.kit.artifact import PARTIAL, Record, folder_name, read_record
-from synth_ct.kit.durable import sha256_of_file, write_bytes, write_text
+from synth_ct.kit.durable import link_or_copy, sha256_of_file, write_bytes, write_text
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.progress import Tick
 from synth_ct.kit.recipe import Recipe
@@ -34,7 +31,6 @@ from synth_ct.quality import QualityReference, reference_of
 
 ABOUT = "generator.json"
 REFERENCE = "quality.safetensors"
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
 FolderName = Annotated[str, AfterValidator(folder_name)]
@@ -109,7 +105,7 @@ def write_generator(
     """Collect the weights of finished trainings, and measure what volumes should be like."""
     for folder in parts:
         for file in sorted(folder.glob("*.safetensors*")):
-            _link(file, workspace / file.name)
+            link_or_copy(file, workspace / file.name)
     train = pairs.of("train")
     volumes = _told_of([pairs.volumes_NXYZ[n] for n in train], effort.begin(len(train)))
     reference = reference_of(volumes, pairs.films_NUV[train])
@@ -122,16 +118,6 @@ def _told_of(volumes: Sequence[np.ndarray], tick: Tick) -> Iterator[np.ndarray]:
     for volume in volumes:
         yield volume
         tick()
-
-
-def _link(file: Path, to: Path) -> None:
-    to.unlink(missing_ok=True)  # from a run that was stopped
-    try:
-        os.link(file, to)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        shutil.copyfile(file, to)
 
 
 def find_generator(path: Path) -> Path:

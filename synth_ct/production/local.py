@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -156,9 +157,9 @@ def _serve(job: Job, line: Connection) -> None:
             line.send(worker(batch, alone=alone))
     except EOFError:
         return
-    except BaseException:
-        line.send(traceback.format_exc())
-        raise
+    finally:
+        if (error := sys.exception()) is not None:  # whatever ends it, the driver is told
+            line.send("".join(traceback.format_exception(error)))
 
 
 def _end_with_driver() -> None:
