@@ -130,9 +130,9 @@ def to_int16(array_XYZ: VoxelArray) -> HuArray:
     return clipped_XYZ
 
 
-def window(array_XYZ: HuArray) -> HuArray:
-    """HU -> [-1, 1]: 2 (clip(HU) + 1000) / 2500 - 1, the same for every volume."""
-    low, high = WINDOW_HU
+def window(array_XYZ: HuArray, limits_hu: tuple[float, float] = WINDOW_HU) -> HuArray:
+    """HU -> [-1, 1]: 2 (clip(HU) - low) / (high - low) - 1, the same for every volume."""
+    low, high = limits_hu
     values = array_XYZ.astype(np.float32)
     np.clip(values, low, high, out=values)  # in place: reading a crop spends most of its time here
     values -= low
