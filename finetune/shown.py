@@ -1,6 +1,6 @@
 """What a network is shown of a case: one function for training and for prediction."""
 
-from typing import Self
+from dataclasses import replace
 
 from pydantic import model_validator
 
@@ -18,7 +18,7 @@ class Shown(Recipe):
     """Clipped to it, then mapped to [-1, 1]."""
 
     @model_validator(mode="after")
-    def _something_is_shown(self) -> Self:
+    def _something_is_shown(self) -> "Shown":
         low, high = self.window_hu
         if low >= high or min(self.spacing_mm) <= 0:
             raise ValueError(
@@ -35,4 +35,10 @@ def shown_in_pretraining(given: Input) -> Shown:
 
 def as_shown(volume: Volume, shown: Shown) -> HuArray:
     """HU on the case's own grid -> values in [-1, 1] on the network's."""
-    return window(resample(volume, shown.spacing_mm).array_XYZ, shown.window_hu)
+    return placed_as_shown(volume, shown).array_XYZ
+
+
+def placed_as_shown(volume: Volume, shown: Shown) -> Volume:
+    """The same values, and where they are."""
+    resampled = resample(volume, shown.spacing_mm)
+    return replace(resampled, array_XYZ=window(resampled.array_XYZ, shown.window_hu))
