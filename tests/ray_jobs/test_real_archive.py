@@ -11,6 +11,7 @@ from synth_ct.kit.quarantine import read_report
 
 
 @pytest.mark.real_data
+@pytest.mark.chaos  # minutes
 def test_the_whole_archive_is_accounted_for(
     real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,6 +55,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     return {"corpus/synthetic": tmp_path / "corpus"}
 
 
+@pytest.mark.chaos  # a minute and a half; test_train.py kills a worker of the same group
 def test_a_worker_killed_while_pretraining_changes_not_a_bit(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
