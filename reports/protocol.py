@@ -7,7 +7,7 @@ The protocol is an input of every fit, so no fit can be older than the question 
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class Contrast(Recipe):
     baseline: str
 
     @model_validator(mode="after")
-    def _two_arms(self) -> Self:
+    def _two_arms(self) -> "Contrast":
         if self.arm == self.baseline:
             raise ValueError(f"{self.arm} cannot be compared with itself; name two arms")
         return self
@@ -61,7 +61,7 @@ class Protocol(Recipe):
     """Of bootstraps and permutations."""
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _each_once(self) -> "Protocol":
         pairs = [frozenset((c.arm, c.baseline)) for c in self.headline]
         for name, values in (("arms", self.arms), ("seeds", self.seeds), ("headline", pairs)):
             if len(set(values)) < len(values):

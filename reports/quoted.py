@@ -1,6 +1,7 @@
 """What papers report, verbatim, with how far it can be trusted: the reader of `quoted.csv`.
 
-A quoted number is text. It is never averaged, compared or mixed with what was measured here.
+A quoted number is text. It is never averaged or mixed with what was measured here, and compared
+with it in one place only, to call a baseline weak (`reports.baseline`).
 """
 
 import csv

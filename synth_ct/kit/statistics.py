@@ -4,6 +4,10 @@ The unit is the patient: one number each, scans of one patient averaged first. T
 compared by their differences on the same patients. Intervals are bootstrap-t (Efron 1982: each
 resample is measured in its own standard errors, so skewed data get skewed intervals), tests flip
 signs. All chance comes from the generator passed in.
+
+Functions that begin with `seeded_` take one row of values a seed, the patients in its columns.
+Every seed meets every patient, so both are resampled, each as a whole: a seed that was lucky was
+lucky with all patients, and more patients do not average its luck away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +20,7 @@ from numpy import ndarray
 from scipy import stats
 
 Values = Float[ndarray, "n"]
+Seeded = Float[ndarray, "s n"]
 Resampled = Float[ndarray, "b"]
 
 LEVEL = 0.95
@@ -43,6 +48,15 @@ class Estimate(NamedTuple):
     sd: float | None = None
     lo: float | None = None
     hi: float | None = None
+
+
+class Spread(NamedTuple):
+    """A mean over seeds and patients, its standard error, and what that error is worth."""
+
+    mean: float
+    error: float
+    degrees: float
+    """Of freedom, for Student's t."""
 
 
 class Gap(NamedTuple):
@@ -78,8 +92,42 @@ def mean_interval(
     if len(values_N) < FEWEST:
         reach = float(stats.t.ppf(1 - tail, len(values_N) - 1)) * error
         return Interval(mean - reach, mean + reach)
-    low, high = np.quantile(_bootstrap_t(values_N, random, resamples), [tail, 1 - tail]).tolist()
-    return Interval(mean - high * error, mean - low * error)
+    return _interval(mean, error, _bootstrap_t(values_N, random, resamples), level)
+
+
+def seeded_interval(
+    values_SN: Seeded,
+    random: np.random.Generator,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """`mean_interval` of the mean over seeds and patients; of one seed it is that very interval."""
+    if len(values_SN) == 1:
+        return mean_interval(values_SN[0], random, level, resamples)
+    mean, error, degrees = seeded_spread(values_SN)
+    if values_SN.shape[1] < FEWEST:
+        reach = float(stats.t.ppf((1 + level) / 2, degrees)) * error
+        return Interval(mean - reach, mean + reach)
+    return _interval(mean, error, _seeded_bootstrap_t(values_SN, random, resamples), level)
+
+
+def seeded_spread(values_SN: Seeded) -> Spread:
+    """se^2 = var_n(mean_s)/N + [var_s(mean_n)/S - residual/(SN)]+, freedom after Satterthwaite.
+
+    The first term is the patients', with each one's scatter between seeds; the second is what
+    seeds do to all patients alike.
+    """
+    for values_N in values_SN:
+        _demand_patients(values_N)
+    seeds, patients = values_SN.shape
+    if seeds == 1:
+        return Spread(*_mean_and_error(values_SN[0]), patients - 1)
+    if np.ptp(values_SN) == 0:
+        return Spread(float(values_SN[0, 0]), 0.0, patients - 1)
+    of_patients, of_seeds = (float(part[0]) for part in _variances(values_SN[None]))
+    total = of_patients + of_seeds
+    loss = of_patients**2 / (patients - 1) + of_seeds**2 / (seeds - 1)
+    return Spread(float(values_SN.mean()), total**0.5, total**2 / loss if loss else patients - 1)
 
 
 def estimate(values_N: Values, random: np.random.Generator) -> Estimate:
@@ -134,17 +182,56 @@ def equivalence_p(
     if margin <= 0:
         raise ValueError(f"an equivalence margin of {margin} contains no gap; give one above 0")
     mean, error = _mean_and_error(gaps_N)
-    t_B = _bootstrap_t(gaps_N, random, resamples)
-    above_floor = int((mean - t_B * error <= -margin).sum())
-    below_ceiling = int((mean - t_B * error >= margin).sum())
-    return (1 + max(above_floor, below_ceiling)) / (1 + len(t_B))
+    return _outside(margin, mean, error, _bootstrap_t(gaps_N, random, resamples))
+
+
+def seeded_equivalence_p(
+    gaps_SN: Seeded, margin: float, random: np.random.Generator, resamples: int = RESAMPLES
+) -> float:
+    """`equivalence_p` with the bootstrap t of `seeded_interval`."""
+    if len(gaps_SN) == 1:
+        return equivalence_p(gaps_SN[0], margin, random, resamples)
+    if margin <= 0:
+        raise ValueError(f"an equivalence margin of {margin} contains no gap; give one above 0")
+    mean, error, _ = seeded_spread(gaps_SN)
+    return _outside(margin, mean, error, _seeded_bootstrap_t(gaps_SN, random, resamples))
 
 
 def minimum_detectable_gap(gaps_N: Values, level: float = LEVEL, power: float = 0.8) -> float:
     """(t_(1 - a/2) + t_power) se: the true gap that so many patients show with this power."""
-    _, error = _mean_and_error(gaps_N)
-    quantiles = stats.t.ppf([(1 + level) / 2, power], len(gaps_N) - 1)
-    return float(quantiles.sum() * error)
+    return seeded_minimum_detectable_gap(gaps_N[None], level, power)
+
+
+def seeded_minimum_detectable_gap(
+    gaps_SN: Seeded, level: float = LEVEL, power: float = 0.8
+) -> float:
+    """The same with the error and the degrees of freedom of `seeded_spread`."""
+    _, error, degrees = seeded_spread(gaps_SN)
+    return float(stats.t.ppf([(1 + level) / 2, power], degrees).sum() * error)
+
+
+def false_claim_p(gaps_N: Values) -> float:
+    """T_(n-1)(-sqrt(n) |mean| / sd): how probably the system ahead here is not ahead in truth.
+
+    Christodoulou et al. 2025; their variance of a difference, sA^2 + sB^2 - 2 sA sB r, is that of
+    the paired gaps. At most one half, where both are level.
+    """
+    mean, error = _mean_and_error(gaps_N)
+    if error == 0:
+        return 0.0 if mean else 0.5
+    return float(stats.t.cdf(-abs(mean) / error, len(gaps_N) - 1))
+
+
+def _interval(mean: float, error: float, t_B: Resampled, level: float) -> Interval:
+    tail = (1 - level) / 2
+    low, high = np.quantile(t_B, [tail, 1 - tail]).tolist()
+    return Interval(mean - high * error, mean - low * error)
+
+
+def _outside(margin: float, mean: float, error: float, t_B: Resampled) -> float:
+    above_floor = int((mean - t_B * error <= -margin).sum())
+    below_ceiling = int((mean - t_B * error >= margin).sum())
+    return (1 + max(above_floor, below_ceiling)) / (1 + len(t_B))
 
 
 def _bootstrap_t(values_N: Values, random: np.random.Generator, resamples: int) -> Resampled:
@@ -155,6 +242,34 @@ def _bootstrap_t(values_N: Values, random: np.random.Generator, resamples: int) 
     some_B = np.ptp(drawn_BN, axis=1) > 0
     t_B: Resampled = shift_B[some_B] / error_B[some_B]
     return t_B if t_B.size else np.zeros(1)
+
+
+def _seeded_bootstrap_t(
+    values_SN: Seeded, random: np.random.Generator, resamples: int
+) -> Resampled:
+    """(m* - m) / se*, whole seeds and whole patients drawn independently of each other."""
+    seeds, patients = values_SN.shape
+    seeds_BS = random.integers(seeds, size=(resamples, seeds))
+    patients_BN = random.integers(patients, size=(resamples, patients))
+    drawn_BSN = values_SN[seeds_BS[:, :, None], patients_BN[:, None, :]]
+    of_patients_B, of_seeds_B = _variances(drawn_BSN)
+    error_B = np.sqrt(of_patients_B + of_seeds_B)
+    some_B = np.ptp(drawn_BSN, axis=(1, 2)) > 0
+    some_B &= error_B > 0
+    shift_B = drawn_BSN.mean((1, 2)) - values_SN.mean()
+    t_B: Resampled = shift_B[some_B] / error_B[some_B]
+    return t_B if t_B.size else np.zeros(1)
+
+
+def _variances(values_BSN: Float[ndarray, "b s n"]) -> tuple[Resampled, Resampled]:
+    """What patients and what seeds add to the variance of the mean: see `seeded_spread`."""
+    _, seeds, patients = values_BSN.shape
+    by_patient_BN, by_seed_BS = values_BSN.mean(1), values_BSN.mean(2)
+    mean_B11 = values_BSN.mean((1, 2), keepdims=True)
+    rest_BSN = values_BSN - by_patient_BN[:, None] - by_seed_BS[..., None] + mean_B11
+    residual_B = np.square(rest_BSN).sum((1, 2)) / ((seeds - 1) * (patients - 1))
+    of_seeds_B = by_seed_BS.var(1, ddof=1) / seeds - residual_B / (seeds * patients)
+    return by_patient_BN.var(1, ddof=1) / patients, np.maximum(of_seeds_B, 0.0)
 
 
 def _mean_and_error(values_N: Values) -> tuple[float, float]:
