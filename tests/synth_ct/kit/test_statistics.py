@@ -137,3 +137,125 @@ def test_one_patient_or_an_infinite_one_is_refused(
 def test_two_patients_give_an_interval_wide_enough_to_mean_it(rng: np.random.Generator) -> None:
     low, high = s.mean_interval(np.array([20.0, 24.0]), rng)
     assert (low, high) == pytest.approx((22 - 12.706 * 2, 22 + 12.706 * 2), abs=0.01)
+
+
+# ---- what thirty patients allow: simulated -----------------------------------------------------
+
+
+def test_thirty_patients_without_an_effect(rng: np.random.Generator) -> None:
+    """Two thousand studies: the interval covers zero as promised, the test keeps its level."""
+    hits = found = 0
+    for _ in range(2000):
+        gaps = rng.normal(size=30)
+        lo, hi = s.mean_interval(gaps, rng, resamples=500)
+        hits += lo <= 0 <= hi
+        found += s.sign_flip_p(gaps, rng, draws=500) <= 0.05
+    assert 0.93 <= hits / 2000 <= 0.97
+    assert found / 2000 <= 0.06
+
+
+def test_thirty_patients_with_just_the_gap_that_they_can_show(rng: np.random.Generator) -> None:
+    drawn = rng.normal(size=30)
+    least = s.minimum_detectable_gap((drawn - drawn.mean()) / drawn.std(ddof=1))
+    assert least == pytest.approx(0.53, abs=0.005)
+    power = np.mean(
+        [s.sign_flip_p(rng.normal(least, 1, 30), rng, 500) <= 0.05 for _ in range(2000)]
+    )
+    assert 0.75 <= power <= 0.85
+
+
+# ---- seeds -------------------------------------------------------------------------------------
+
+SEEDED = np.array([GAPS, GAPS[[1, 0, 2, 3, 4, 6, 5, 7]] + 0.4, GAPS[::-1] - 0.6])
+
+
+def test_one_seed_is_the_case_without_seeds() -> None:
+    one = GAPS[None]
+    for seeded, plain in (
+        (s.seeded_interval, s.mean_interval),
+        (lambda g, r: s.seeded_equivalence_p(g, 1.2, r), lambda g, r: s.equivalence_p(g, 1.2, r)),
+    ):
+        assert seeded(one, np.random.default_rng(3)) == plain(GAPS, np.random.default_rng(3))
+    assert s.seeded_minimum_detectable_gap(one) == s.minimum_detectable_gap(GAPS)
+    assert s.seeded_spread(one) == pytest.approx((GAPS.mean(), stats.sem(GAPS), 7))
+
+
+def test_the_error_has_the_parts_of_a_two_way_table() -> None:
+    """Against mean squares: (MS_patients + MS_seeds - MS_rest) / (S N)."""
+    seeds, patients = SEEDED.shape
+    by_patient, by_seed, mean = SEEDED.mean(0), SEEDED.mean(1), SEEDED.mean()
+    rest = [
+        SEEDED[i, j] - by_patient[j] - by_seed[i] + mean
+        for i in range(seeds)
+        for j in range(patients)
+    ]
+    ms_rest = np.square(rest).sum() / ((seeds - 1) * (patients - 1))
+    ms_patients = seeds * by_patient.var(ddof=1)
+    ms_seeds = patients * by_seed.var(ddof=1)
+    found = s.seeded_spread(SEEDED)
+    assert found.error**2 == pytest.approx((ms_patients + ms_seeds - ms_rest) / SEEDED.size)
+    of_patients, of_seeds = ms_patients, ms_seeds - ms_rest
+    loss = of_patients**2 / (patients - 1) + of_seeds**2 / (seeds - 1)
+    assert found.degrees == pytest.approx((of_patients + of_seeds) ** 2 / loss)
+
+
+def test_the_seeded_interval_is_the_definition_written_out() -> None:
+    random = np.random.default_rng(5)
+    seeds, patients = random.integers(3, size=(300, 3)), random.integers(8, size=(300, 8))
+    drawn = [SEEDED[np.ix_(i, j)] for i, j in zip(seeds, patients, strict=True)]
+    mean, error, _ = s.seeded_spread(SEEDED)
+    t = [(x.mean() - mean) / s.seeded_spread(x).error for x in drawn]
+    low, high = np.quantile(t, [0.05, 0.95])
+    found = s.seeded_interval(SEEDED, np.random.default_rng(5), level=0.9, resamples=300)
+    assert found == pytest.approx((mean - high * error, mean - low * error))
+
+
+def test_more_patients_do_not_average_the_luck_of_a_seed_away(rng: np.random.Generator) -> None:
+    lucky = np.array([[-1.0], [0.0], [1.0]])
+    errors = [s.seeded_spread(lucky + rng.normal(0, 0.1, (3, n))).error for n in (30, 3000)]
+    assert errors == pytest.approx([1 / np.sqrt(3)] * 2, rel=0.1)
+
+
+@pytest.mark.parametrize(("luck", "least"), [(0.0, 0.92), (0.3, 0.89), (1.0, 0.86)])
+def test_seeds_that_help_all_patients_alike_are_covered(
+    luck: float, least: float, rng: np.random.Generator
+) -> None:
+    """Patients alone would cover 94, 84 and 48 in 100."""
+    hits = 0
+    for _ in range(400):
+        gaps = rng.normal(size=(1, 30)) + luck * rng.normal(size=(3, 1))
+        gaps = gaps + 0.7 * rng.normal(size=(3, 30))
+        lo, hi = s.seeded_interval(gaps, rng, resamples=300)
+        hits += lo <= 0 <= hi
+    assert least <= hits / 400 <= 0.98
+
+
+def test_seeded_equivalence_is_the_90_percent_interval_within_the_margins() -> None:
+    lo, hi = s.seeded_interval(SEEDED, np.random.default_rng(1), level=0.9)
+    reach = max(-lo, hi)
+    inside = s.seeded_equivalence_p(SEEDED, reach * 1.01, np.random.default_rng(1))
+    outside = s.seeded_equivalence_p(SEEDED, reach * 0.99, np.random.default_rng(1))
+    assert inside < 0.05 < outside
+    with pytest.raises(ValueError, match="above 0"):
+        s.seeded_equivalence_p(SEEDED, 0.0, np.random.default_rng(1))
+
+
+def test_few_patients_and_equal_gaps_with_seeds(rng: np.random.Generator) -> None:
+    mean, error, degrees = s.seeded_spread(SEEDED[:, :3])
+    lo, hi = s.seeded_interval(SEEDED[:, :3], rng)
+    assert (lo, hi) == pytest.approx(stats.t.interval(0.95, degrees, mean, error))
+    assert s.seeded_interval(np.full((3, 6), 0.1), rng) == (0.1, 0.1)
+    with pytest.raises(ValueError, match="at least two"):
+        s.seeded_spread(np.array([[1.0, 2.0], [np.nan, 1.0]]))
+
+
+def test_a_false_claim_is_as_probable_as_its_paper_says(rng: np.random.Generator) -> None:
+    a, b = rng.normal(0.80, 0.05, 30), rng.normal(0.79, 0.04, 30)
+    sa, sb, r = a.std(ddof=1), b.std(ddof=1), np.corrcoef(a, b)[0, 1]
+    spread = np.sqrt(sa**2 + sb**2 - 2 * sa * sb * r)
+    worse, better = sorted((a.mean(), b.mean()))
+    expected = stats.t.cdf(np.sqrt(30) * (worse - better) / spread, 29)
+    assert s.false_claim_p(a - b) == pytest.approx(expected)
+    assert s.false_claim_p(b - a) == pytest.approx(expected)
+    assert s.false_claim_p(np.zeros(5)) == 0.5
+    assert s.false_claim_p(np.ones(5)) == 0.0
