@@ -12,7 +12,7 @@ from pretrain.objectives.mae import MaeRecipe
 from pretrain.objectives.swin3 import OFFICIAL, Swin3Recipe
 from pretrain.stage import Network
 from synth_ct.kit.loop import Training
-from synth_ct.kit.recipe import Recipe
+from synth_ct.kit.recipe import Recipe, changed
 from synth_ct.kit.schedule import Rate
 
 
@@ -55,6 +55,19 @@ def tiny_pretraining() -> Pretraining:
         },
         volumes=8,
     )
+
+
+def study_pretraining() -> Pretraining:
+    """One narrow U-Net, the headline arms, three seeds: two cores, half an hour."""
+    small = small_pretraining()
+    unet = changed(
+        small.networks["unet"],
+        backbone=UNetSizes(width=4, norm="instance"),
+        crop=(32, 32, 32),
+        rate=3e-3,
+        training=changed(_short(600, 2), rate=Rate(shape="cosine", warmup_steps=20)),
+    )
+    return changed(small, networks={"unet": unet})
 
 
 def small_pretraining() -> Pretraining:

@@ -9,6 +9,15 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from ray_jobs.finetuning import (
+    Folds,
+    on_their_own_grid,
+    paper_folds,
+    paper_holdout,
+    small_folds,
+    study_folds,
+    tiny_folds,
+)
 from ray_jobs.generators import (
     paper_generator,
     small_cpu_generator,
@@ -21,6 +30,7 @@ from ray_jobs.pretraining import (
     Pretraining,
     paper_pretraining,
     small_pretraining,
+    study_pretraining,
     tiny_pretraining,
 )
 from synth_ct.generator import FolderName, GeneratorRecipe
@@ -85,6 +95,25 @@ class Run(Recipe):
     """How the generator is used on the radiographs."""
     pretraining: Pretraining | None = None
     """Which encoders are made."""
+    folds: Folds | None = None
+    """How they are fine-tuned and compared."""
+
+    @model_validator(mode="after")
+    def _fits_have_their_encoders(self) -> "Run":
+        there = set(self.pretraining.networks) if self.pretraining else set()
+        for name, each in (self.folds.networks if self.folds else {}).items():
+            if each.network not in there:
+                raise ValueError(
+                    f"folds.networks.{name}.network is {each.network!r}, and pretraining has "
+                    f"{', '.join(sorted(there)) or 'no networks'}; name one of these"
+                )
+        known = {"bcv", "spleen"}
+        if self.folds and not known >= set(self.folds.datasets):
+            raise ValueError(
+                f"folds.datasets names {', '.join(sorted(set(self.folds.datasets) - known))}; "
+                f"labelled cohorts are {', '.join(sorted(known))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _share_the_pairs(self) -> "Run":
@@ -118,6 +147,7 @@ def tiny() -> Run:
         generator=tiny_generator(),
         corpus=CorpusRecipe(gate="record"),  # seconds of training satisfy no gate
         pretraining=tiny_pretraining(),
+        folds=tiny_folds(),
     )
 
 
@@ -131,6 +161,7 @@ def small() -> Run:
         cohorts=phantom_cohorts(size=64, patients=1000, radiographs=400),
         generator=small_generator(),
         pretraining=small_pretraining(),
+        folds=small_folds(),
     )
 
 
@@ -138,6 +169,20 @@ def small_cpu() -> Run:
     """`small` with narrower networks: two cores, an hour and a half."""
     generator = small_cpu_generator()
     return changed(small(), name="small_cpu", gpus=0, generator=generator)
+
+
+def phantom_study() -> Run:
+    """Does pretraining help on phantoms? `small_cpu` and 150 fits: two cores, a few hours."""
+    return changed(
+        small_cpu(), name="phantom_study", pretraining=study_pretraining(), folds=study_folds()
+    )
+
+
+def preprocess_parity() -> Run:
+    """`phantom_study`, each network on pretraining's grid and window and on BTCV's: the cost."""
+    study = phantom_study()
+    twice = changed(study_folds(), networks=on_their_own_grid(study_folds()))
+    return changed(study, name="preprocess_parity", folds=twice)
 
 
 def paper() -> Run:
@@ -156,6 +201,7 @@ def paper() -> Run:
         cohorts=cohorts,
         generator=paper_generator(),
         pretraining=paper_pretraining(),
+        folds=paper_folds(),
     )
 
 
@@ -170,6 +216,12 @@ def paper_table3() -> Run:
     return changed(paper(), name="paper_table3", generator=both, ablations=tuple(others))
 
 
+def paper_fig4() -> Run:
+    """`paper` with its folds as the text seems to mean them: 25 cases in 5, 5 and 7 held out."""
+    held = changed(paper_folds(), datasets=paper_holdout())
+    return changed(paper(), name="paper_fig4", folds=held)
+
+
 def phantom_cohorts(*, size: int, patients: int, radiographs: int) -> Cohorts:
     """Everything made from phantoms."""
     labelled = max(10, patients // 25)
@@ -182,7 +234,18 @@ def phantom_cohorts(*, size: int, patients: int, radiographs: int) -> Cohorts:
 
 
 RECIPES: dict[str, Callable[[], Run]] = {
-    f.__name__: f for f in (tiny, small, small_cpu, paper, paper_table2, paper_table3)
+    f.__name__: f
+    for f in (
+        tiny,
+        small,
+        small_cpu,
+        phantom_study,
+        preprocess_parity,
+        paper,
+        paper_table2,
+        paper_table3,
+        paper_fig4,
+    )
 }
 
 

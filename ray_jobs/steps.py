@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ray_jobs.corpus_steps import corpus_steps
 from ray_jobs.encoder_steps import encoder_steps
+from ray_jobs.fold_steps import fold_steps
 from ray_jobs.plan import Make, Step
 from ray_jobs.recipes import Ingested, Run
 from synth_ct.cohort import Cohort
@@ -103,7 +104,10 @@ def steps_of(run: Run) -> list[Step]:
     (generator,) = (s for s in generators if s.name == f"generator/{run.generator.name}")
     corpora = corpus_steps(run, generator, films[-1], pairs)
     encoders = encoder_steps(run, corpora)
-    return [*volumes.values(), *films, pairs, *generators, *variations, *corpora, *encoders]
+    folds = fold_steps(run, volumes, encoders)
+    return [
+        *volumes.values(), *films, pairs, *generators, *variations, *corpora, *encoders, *folds
+    ]  # fmt: skip
 
 
 def _cohort(name: str, recipe: PhantomCohort | Ingested) -> Step:

@@ -45,10 +45,13 @@ def read_labels(
     whole = np.rint(raw.array_XYZ).astype(np.uint8)
     labels = to_ras(LabelMap(whole, raw.affine))
     refuse_other_grid(labels, image)
-    notes = [f"label_{note}" for note in raw.notes]
     if not labels.array_XYZ.any():
-        notes.append("empty_label")
-    return labels, tuple(notes)
+        raise Refused(
+            "E_LBL_EMPTY",
+            "no voxel is labelled, so there is nothing to learn or to score",
+            "label at least one structure, or leave the case out",
+        )
+    return labels, tuple(f"label_{note}" for note in raw.notes)
 
 
 def refuse_unknown(raw: RawVolume, classes: Mapping[int, str]) -> None:

@@ -133,9 +133,9 @@ def test_a_tenth_of_a_voxel_is_rounding_and_a_fifth_is_not(tmp_path: Path) -> No
         read_labelled(case(tmp_path, organs(), shifted(0.4)), tmp_path, CLASSES)
 
 
-def test_an_empty_label_is_kept_and_noted(tmp_path: Path) -> None:
-    made = read_labelled(case(tmp_path, np.zeros(SHAPE, np.uint8)), tmp_path, CLASSES)
-    assert "empty_label" in made.notes
+def test_a_case_without_a_single_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="E_LBL_EMPTY"):
+        read_labelled(case(tmp_path, np.zeros(SHAPE, np.uint8)), tmp_path, CLASSES)
 
 
 def test_ids_survive_a_scaled_float_container(tmp_path: Path) -> None:
