@@ -52,7 +52,7 @@ class Protocol(Recipe):
     """With which the minimum detectable gap would be found."""
     headline: tuple[Contrast, ...] = HEADLINE
     """The contrasts whose p are corrected together."""
-    arms: tuple[str, ...] = Field(min_length=2)
+    arms: tuple[str, ...] = Field(min_length=1)
     """Every arm that is fitted. A contrast without its arm is reported as not run."""
     seeds: tuple[int, ...] = Field(min_length=1)
     folds: int = Field(default=5, ge=2)
