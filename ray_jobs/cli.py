@@ -314,6 +314,7 @@ def _make(
 ) -> None:
     from ray_jobs import plan
     from ray_jobs.cluster import demand_lasting
+    from ray_jobs.graph import run_all
     from ray_jobs.steps import steps_of
 
     demand_lasting(folder)
@@ -323,7 +324,7 @@ def _make(
 
         steps = on_ray(steps, folder, train_workers)
     with _effort(workers) as effort:
-        results = plan.run(steps, folder, effort)
+        results = run_all(steps, folder, effort)
     lines = [f"{r.status:8}{r.name}  {r.seconds:.1f} s" for r in results]
     rows = [asdict(r) for r in results]
     tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)

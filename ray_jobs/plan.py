@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from ray_jobs.cluster import joins
 from synth_ct.kit.artifact import Record, is_done, publish, read_record
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.recipe import Recipe
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 Stage = Literal["cohorts", "generator", "corpus", "encoder", "folds", "report"]
 STAGES: tuple[Stage, ...] = ("cohorts", "generator", "corpus", "encoder", "folds", "report")
 Status = Literal["made", "done", "missing"]
+Where = Literal["driver", "task"]
 Make = Callable[[Any, Path, dict[str, Path], Effort], None]
 """make(recipe, workspace to fill, finished inputs by name, how fast)."""
 
@@ -36,6 +38,8 @@ class Step:
     inputs: tuple["Step", ...] = ()
     gpus: float = 0.0
     """GPUs it holds while it runs; without them it waits, it never falls back."""
+    where: Where = "driver"
+    """"task": `make` may run in any process of a cluster. What drives Ray itself may not."""
     demand: Callable[[], object] = lambda: None
     """Raises, before anything is made, if something it will want is not there."""
 
@@ -102,19 +106,24 @@ def run(steps: Sequence[Step], root: Path, effort: Callable[[str], Effort]) -> l
     Everything is inspected before anything is made, so that a changed recipe is refused at once
     and not after an hour of work.
     """
+    demand_possible(still_missing(steps, root), root)
+    return [make_step(step, root, effort(step.name)) for step in steps]
+
+
+def still_missing(steps: Sequence[Step], root: Path) -> list[Step]:
+    """Those that are not done; refuse what was made by another recipe."""
     found = zip(steps, inspect(steps, root), strict=True)
-    _demand_possible([step for step, result in found if result.status == "missing"], root)
-    return [_make(step, root, effort(step.name)) for step in steps]
+    return [step for step, result in found if result.status == "missing"]
 
 
-def _demand_possible(missing: Sequence[Step], root: Path) -> None:
+def demand_possible(missing: Sequence[Step], root: Path) -> None:
     """All that this machine cannot make, and that only a person can bring, is said at once."""
     faults = []
     if yours := [ingest_command(step, root) for step in missing if step.make is None]:
         faults.append(f"real data that only you have is missing: {'; '.join(yours)}")
     faults += dict.fromkeys(filter(None, (lacking(step) for step in missing)))
     here = torch.cuda.device_count()
-    if short := [step for step in missing if step.gpus > here]:
+    if short := [step for step in missing if step.gpus > here and not _elsewhere(step)]:
         names, most = ", ".join(step.name for step in short), max(step.gpus for step in short)
         need = "needs" if len(short) == 1 else "need"
         faults.append(
@@ -123,6 +132,11 @@ def _demand_possible(missing: Sequence[Step], root: Path) -> None:
         )
     if faults:
         raise ValueError(". ".join(faults))
+
+
+def _elsewhere(step: Step) -> bool:
+    """Only the cluster knows the GPUs of a cluster."""
+    return step.where == "task" and joins()
 
 
 def foretold(step: Step, found: Result, root: Path) -> str:
@@ -151,7 +165,8 @@ def lacking(step: Step) -> str:
     return ""
 
 
-def _make(step: Step, root: Path, effort: Effort) -> Result:
+def make_step(step: Step, root: Path, effort: Effort) -> Result:
+    """Make the folder, or find it done."""
     wanted = wanted_record(step, root)
     if wanted is None:
         missing = [s.name for s in step.inputs if read_record(root / s.name) is None]

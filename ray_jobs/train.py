@@ -90,7 +90,7 @@ def on_ray(steps: Sequence[Step], root: Path, workers: int) -> list[Step]:
 
 def _on_ray(step: Step, workers: int) -> Step:
     training, stage = training_of(step.recipe), step.make
-    if training is None or stage is None:
+    if training is None or stage is None or (step.where == "task" and workers == 1):
         return step
     if isinstance(step.recipe, StyleStage):
         workers = 1  # its pool of earlier fakes belongs to one process
@@ -110,7 +110,7 @@ def _on_ray(step: Step, workers: int) -> Step:
 
     # Only the cluster knows the GPUs of a cluster.
     gpus = 0.0 if joins() or not step.gpus else float(workers)
-    return replace(step, make=make, gpus=gpus)
+    return replace(step, make=make, gpus=gpus, where="driver")
 
 
 # ---- one training ------------------------------------------------------------------------------
