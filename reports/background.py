@@ -9,8 +9,6 @@ from reports.sections import section
 from reports.study import CorpusShown, ReportInput, Sample
 from reports.wording import Words, counted, network
 
-FEW_SEEDS = 3
-"""With fewer, luck of the draw cannot be told from an effect."""
 LISTED = 12
 """Names of a long list; the rest are counted."""
 
@@ -117,14 +115,13 @@ def _limits(study: ReportInput, words: Words) -> list[str]:
         "which these data do not have.",
     )
     seeds = len(study.protocol.seeds)
-    few = f" Fewer than {FEW_SEEDS}: an effect cannot be told from luck." * (seeds < FEW_SEEDS)
     return [
         ages,
         "Scale: a radiograph does not tell how large a patient is; the scale of volumes made "
         "from one is nominal.",
         "Place: pretraining sees chests, the organs that are segmented lie in the abdomen.",
         "One seed of the generator: another training of it may give another corpus.",
-        f"{counted(seeds, 'seed')} of pretraining and fine-tuning.{few}",
+        f"{counted(seeds, 'seed')} of pretraining and fine-tuning.",
         "Diagnosis: no volume and no network of this run is fit for it.",
     ]
 

@@ -15,6 +15,8 @@ from reports.protocol import Protocol
 Verdict = Literal["higher", "lower", "equivalent", "not shown", "not run"]
 NONE = "\N{EN DASH}"
 """In the place of a number that is not there."""
+FEW_SEEDS = 3
+"""With fewer, the luck of a training cannot be told from an effect."""
 NETWORKS = {"swin": "Swin UNETR", "unet": "UNet"}
 DATASETS = {"bcv": "BCV", "spleen": "MSD Spleen"}
 TWINS = {"bcv": "abdomen", "spleen": "spleen"}
@@ -145,7 +147,7 @@ class Words:
             return "Not answered: synthetic CT against scratch was not run."
         groups = {v: [r for r in run if self.verdict(r) == v] for v in PHRASES}
         clauses = [self._clause(v, group, len(run)) for v, group in groups.items() if group]
-        return f"Pretraining on synthetic CT {'; it '.join(clauses)}.{lost}"
+        return f"Pretraining on synthetic CT {'; it '.join(clauses)}.{lost}{luck(run)}"
 
     def _clause(self, verdict: Verdict, rows: Sequence[GapRow], total: int) -> str:
         where = f"{PHRASES[verdict].format(margin=self._margin())} in {len(rows)} of "
@@ -168,6 +170,14 @@ PHRASES: Mapping[Verdict, str] = {
     "equivalent": "leaves mean organ Dice equivalent to that of scratch within {margin}",
     "not shown": "is not shown to change mean organ Dice",
 }
+
+
+def luck(rows: Sequence[GapRow]) -> str:
+    """A warning where too few trainings stand behind the rows."""
+    fewest = min(row.seeds for row in rows)
+    if fewest >= FEW_SEEDS:
+        return ""
+    return f" With {counted(fewest, 'seed')} an effect cannot be told from a lucky training."
 
 
 def network(arch: str) -> str:

@@ -1,0 +1,83 @@
+"""The report in a browser: whole on a phone, in print and in the dark, and it asks nobody."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Page, browser, chromium
+from studies import whole_study
+
+from reports.page import write_report
+
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="no Chromium here (Debian: apt-get install chromium)"
+)
+WIDEST = "document.documentElement.scrollWidth"
+OPEN = "document.querySelectorAll('details').forEach(one => one.open = true)"
+TALLEST_LETTERS = """Math.min(...[...document.querySelectorAll('svg text')].map(
+    one => one.getBoundingClientRect().height))"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(whole_study(), folder)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(report: Path, tab: Page) -> None:
+    tab.open(report, width=390, height=844)
+    assert tab.ask(WIDEST) <= 390
+    tab.ask(OPEN)
+    assert tab.ask(WIDEST) <= 390, "nor in what is folded"
+    assert tab.ask(TALLEST_LETTERS) > 11, "letters in figures are letters for a phone"
+
+
+def test_no_drawing_has_words_outside_it(report: Path, tab: Page) -> None:
+    tab.open(report, width=390, height=844)
+    outside = """[...document.querySelectorAll('svg text')].filter(one => {
+        const [a, b] = [one.getBoundingClientRect(), one.ownerSVGElement.getBoundingClientRect()];
+        return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
+    }).map(one => one.textContent)"""
+    assert tab.ask(outside) == []
+
+
+def test_it_asks_nobody_and_its_own_policy_lets_its_style_pass(report: Path, tab: Page) -> None:
+    tab.requests.clear()
+    tab.open(report)
+    assert tab.ask("getComputedStyle(document.querySelector('.answer')).borderTopWidth") == "2px"
+    asked = [address for address in tab.requests if not address.startswith("data:")]
+    assert [Path(address).name for address in asked] == ["report.html"]
+    assert tab.errors == []
+    shown = "[...document.images].every(one => one.naturalWidth > 0)"
+    assert tab.ask(shown)
+
+
+def test_the_policy_holds(report: Path, tab: Page) -> None:
+    evil = "<script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
+    page = report.with_name("evil.html")
+    page.write_text(report.read_text().replace("<h1>", f"{evil}<h1>"))
+    tab.open(page)
+    assert tab.ask("window.broken") is None
+    tab.errors.clear()
+
+
+def test_it_can_be_printed_and_read_in_the_dark(report: Path, tab: Page) -> None:
+    tab.open(report)
+    pdf = base64.b64decode(tab.call("Page.printToPDF", printBackground=True)["data"])
+    assert pdf.startswith(b"%PDF")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = tab.ask(ground)
+    tab.call(
+        "Emulation.setEmulatedMedia",
+        features=[{"name": "prefers-color-scheme", "value": "dark"}],
+    )
+    assert tab.ask(ground) != light
+    tab.call("Emulation.setEmulatedMedia", features=[])
