@@ -86,6 +86,17 @@ def test_weights_of_overlapping_windows_sum_to_one(shape: Grid, overlap: float) 
     assert torch.equal(*found)
 
 
+def test_the_window_in_whose_middle_a_voxel_lies_decides() -> None:
+    class FromMiddle(nn.Module):
+        def forward(self, ct_B1XYZ: Tensor) -> Tensor:
+            away_X = (torch.arange(CROP[0]) - (CROP[0] - 1) / 2).abs()
+            return away_X.view(-1, 1, 1).expand_as(ct_B1XYZ).clone()
+
+    seen_XYZ = np.zeros((24, 16, 16), np.float32)  # windows from 0 and from 8
+    away_CXYZ = slide(FromMiddle(), seen_XYZ, CROP, Inference(overlap=0.5), CPU)
+    assert away_CXYZ[0, [7, 8, 15, 16], 8, 8].max() < 0.6  # in one's middle, at 7.5 of the other
+
+
 def test_what_a_small_volume_lacks_is_the_lower_end_of_the_window() -> None:
     class LeastOfWindow(nn.Module):
         def forward(self, ct_B1XYZ: Tensor) -> Tensor:
