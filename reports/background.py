@@ -169,16 +169,16 @@ def provenance(study: ReportInput, words: Words) -> Markup:
 
 
 def _fits(study: ReportInput, words: Words) -> Markup:
-    head = ["Fit", "Arm", "Fold", "Seed", "Steps", "Fingerprint", "Made from"]
+    head = ["Fit", "Arm", "Made from", "Fold", "Seed", "Steps", "Fingerprint"]
     rows = [
         [
             f"{words.dataset(fit.dataset)}, {network(fit.arch)}", words.arm(fit.arm),
-            str(fit.fold), str(fit.seed), str(fit.steps), fit.fingerprint,
             ", ".join(f"{name} {print_}" for name, print_ in sorted(fit.inputs.items())),
+            str(fit.fold), str(fit.seed), str(fit.steps), fit.fingerprint,
         ]
         for fit in study.fits
     ]  # fmt: skip
-    return table("Fits", head, rows, words=2)
+    return table("Fits", head, rows, words=3)
 
 
 def _configs(fits: tuple[Fit, ...], words: Words) -> list[Markup]:

@@ -108,7 +108,7 @@ def forest(
 
 
 def _interval(row: Interval, across: Span, margin: float, top: float) -> list[Markup]:
-    words = [_text(EDGE, top + 13, row.name)]
+    words = [_text(EDGE, top + 13, shortened(row.name, 23))]
     if row.gap is None or row.lo is None or row.hi is None:
         return [*words, _text(WIDTH - EDGE, top + 13, "not run", "end", "faint")]
     said = f"{signed(row.gap)} [{number(row.lo)}, {number(row.hi)}]"
@@ -142,14 +142,14 @@ def bars(rows: Sequence[Bar], span: tuple[float, float], description: str) -> Ma
     for n, bar in enumerate(rows):
         parts += _bar(bar, up, left + room * (n + 0.5), min(26.0, 0.6 * room))
     parts.append(_line(left, up.at(0.0), WIDTH - EDGE, up.at(0.0), "zero"))
-    return _drawing(parts, floor + 92, description)
+    return _drawing(parts, floor + 98, description)
 
 
 def _bar(bar: Bar, up: Span, x: float, width: float) -> list[Markup]:
     floor = up.start
     turned = f"rotate(-38 {_short(x + 4)} {_short(floor + 30)})"
     name = element(
-        "text", bar.name, x=_short(x + 4), y=_short(floor + 30), transform=turned,
+        "text", shortened(bar.name, 14), x=_short(x + 4), y=_short(floor + 30), transform=turned,
         class_="end",
     )  # fmt: skip
     if bar.gap is None or bar.lo is None or bar.hi is None:
@@ -159,7 +159,7 @@ def _bar(bar: Bar, up: Span, x: float, width: float) -> list[Markup]:
         _box(x - width / 2, min(ends), x + width / 2, max(ends), f"bar {arm_class(bar.arm)}"),
         _line(x, up.at(bar.lo), x, up.at(bar.hi), "reach"),
         *(_line(x - 5, up.at(y), x + 5, up.at(y), "reach") for y in (bar.lo, bar.hi)),
-        _text(x, floor + 14, signed(bar.gap), "middle", "number"),
+        _text(x, floor + 14, _roughly(bar.gap), "middle", "number"),
         name,
     ]
 
@@ -208,6 +208,11 @@ def mean_curve(lines: Sequence[Path]) -> list[Point]:
     return [(step, sum(v) / len(v)) for step, v in found.items() if len(v) == len(lines)]
 
 
+def shortened(name: str, letters: int) -> str:
+    """A name that a drawing has room for; tables have the whole one."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def _mean(points: Path) -> Point:
     return (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points))
 
@@ -229,6 +234,12 @@ def _axis_below(across: Span, y: float) -> list[Markup]:
         parts.append(_line(x, y, x, y + 4, "axis"))
         parts.append(_text(x, y + 17, _label(tick), "middle", "faint"))
     return parts
+
+
+def _roughly(gap: float) -> str:
+    """To a tenth, or to a whole point where eight labels would touch; tables have the rest."""
+    whole = f"{gap:+.0f}".replace("-", "\N{MINUS SIGN}")
+    return signed(gap) if abs(gap) < 9.95 else whole
 
 
 def _label(tick: float) -> str:

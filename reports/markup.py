@@ -58,13 +58,8 @@ def table(
         element("tr", *(_cell(n, title, value, words) for n, (title, value) in named))
         for named in (enumerate(zip(head, row, strict=True)) for row in rows)
     ]
-    return element(
-        "table",
-        element("caption", caption),
-        element("thead", titles),
-        element("tbody", *body),
-        class_="cards",
-    )
+    parts = (element("caption", caption), element("thead", titles), element("tbody", *body))
+    return element("div", element("table", *parts, class_="cards"), class_="scroll")
 
 
 def folded(title: str, *children: str) -> Markup:

@@ -130,7 +130,7 @@ def _contrast_panel(
 
 def _gap_table(caption: str, rows: Sequence[GapRow], words: Words) -> Markup:
     head = [
-        "Contrast", "Data set, network", "Verdict", "Gap", "Patients", "Seeds", "p", "Holm p",
+        "Contrast", "Data set, network", "Verdict", "Gap", "Patients, seeds", "p", "Holm p",
         "TOST p", "Detectable", "P(false claim)",
     ]  # fmt: skip
     return table(caption, head, [_gap_cells(row, words) for row in rows], words=3)
@@ -140,14 +140,13 @@ def _gap_cells(row: GapRow, words: Words) -> list[str]:
     run = row.status == "run" and row.gap is not None
     verdict = words.verdict(row) if row.headline else "described"
     if not run:
-        return [words.contrast(row.arm, row.baseline), words.place(row), "not run", *8 * [NONE]]
+        return [words.contrast(row.arm, row.baseline), words.place(row), "not run", *7 * [NONE]]
     return [
         words.contrast(row.arm, row.baseline),
         words.place(row),
         verdict if words.claims else "no statement",
         estimate(row),
-        str(row.n_patients),
-        str(row.seeds),
+        f"{row.n_patients}, {row.seeds}",
         *(p_value(p).removeprefix("= ") for p in (row.p, row.p_holm, row.tost_p)),
         number(row.mde),
         p_value(row.p_false_claim).removeprefix("= "),

@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browser import Page, browser, chromium
-from studies import whole_study
+from studies import gap, whole_study
 
 from reports.page import write_report
 
@@ -32,16 +33,38 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield page
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(report: Path, tab: Page) -> None:
+def test_nothing_is_wider_than_the_screen_be_it_a_phones(report: Path, tab: Page) -> None:
     tab.open(report, width=390, height=844)
     assert tab.ask(WIDEST) <= 390
     tab.ask(OPEN)
     assert tab.ask(WIDEST) <= 390, "nor in what is folded"
     assert tab.ask(TALLEST_LETTERS) > 11, "letters in figures are letters for a phone"
+    for width in (768, 1000):
+        tab.open(report, width=width)
+        tab.ask(OPEN)
+        assert tab.ask(WIDEST) <= width
 
 
-def test_no_drawing_has_words_outside_it(report: Path, tab: Page) -> None:
-    tab.open(report, width=390, height=844)
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every arm there is and some of one's own, on data with a long name."""
+    base, folder = whole_study(), tmp_path_factory.mktemp("crowded")
+    arms = ("real", "synthetic", "primitives", "real_degraded", "drr", "prior_only", "mixed",
+            "volumes_of_our_own_hospital")  # fmt: skip
+    gaps = [gap(arm, dataset="abdomens_of_our_own_hospital", at=(-12.5, -15.5, -10.5), headline=h)
+            for arm in arms for h in (True, False)]  # fmt: skip
+    organs = [replace(cell, arm=arm) for cell in base.comparison.organs for arm in arms]
+    comparison = replace(base.comparison, gaps=tuple(gaps), organs=tuple(organs))
+    write_report(replace(base, comparison=comparison), folder)
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize("which", ["report", "crowded"])
+def test_no_drawing_has_words_outside_it(
+    which: str, request: pytest.FixtureRequest, tab: Page
+) -> None:
+    tab.open(request.getfixturevalue(which), width=390, height=844)
+    assert tab.ask(WIDEST) <= 390
     outside = """[...document.querySelectorAll('svg text')].filter(one => {
         const [a, b] = [one.getBoundingClientRect(), one.ownerSVGElement.getBoundingClientRect()];
         return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
