@@ -6,6 +6,7 @@ Gaussian weights. Class probabilities, not labels, are then carried back to the 
 
 from collections.abc import Callable
 from itertools import starmap
+from math import ceil
 from typing import NamedTuple
 
 import nibabel as nib
@@ -32,7 +33,8 @@ class Inference(Recipe):
     """How a case is cut into windows."""
 
     overlap: float = Field(default=0.25, ge=0, lt=1)
-    """Of neighbouring windows, as a share of their side; docs/results/predict_overlap.md."""
+    """Of neighbouring windows at least, as a share of their side: docs/results/predict_overlap.md
+    measures it."""
     windows_at_once: int = Field(default=4, ge=1)
 
 
@@ -72,7 +74,7 @@ def slide(
         crop_XYZ,
         inference.windows_at_once,
         answering(network),
-        overlap=inference.overlap,
+        overlap=even_overlaps(seen_XYZ.shape, crop_XYZ, inference.overlap),
         mode="gaussian",
         cval=PADDING,
     )
@@ -83,6 +85,21 @@ def slide(
             "likeliest; look at the curve of its training, and train it again at a lower rate"
         )
     return logits_BCXYZ[0]
+
+
+def even_overlaps(grid: Grid, crop: Grid, least: float) -> tuple[float, ...]:
+    """k = ceil((n - c) / (c (1 - least))) steps an axis, each of ceil((n - c) / k) voxels.
+
+    With steps of the least overlap the last window would be pushed back over its neighbour, and
+    the other seams would have gained nothing.
+    """
+    overlaps = []
+    for n, c in zip(grid, crop, strict=True):
+        longest = max(1, int(c * (1 - least)))
+        steps = max(1, ceil((n - c) / longest))
+        step = max(1, ceil((n - c) / steps))
+        overlaps.append(max(0.0, 1 - (step + 0.5) / c))  # the half survives MONAI's rounding down
+    return tuple(overlaps)
 
 
 def answering(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -3,6 +3,7 @@
 import weakref
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from finetune.predict import Inference, likeliest, lines_between, predict, slide
+from finetune.predict import Inference, even_overlaps, likeliest, lines_between, predict, slide
 from finetune.shown import Shown
 from synth_ct.kit.axes import Grid, HuArray, Millimetres3
 from synth_ct.kit.volume import AIR_HU, LabelMap, Volume, centred_affine, resample, window
@@ -95,6 +96,19 @@ def test_the_window_in_whose_middle_a_voxel_lies_decides() -> None:
     seen_XYZ = np.zeros((24, 16, 16), np.float32)  # windows from 0 and from 8
     away_CXYZ = slide(FromMiddle(), seen_XYZ, CROP, Inference(overlap=0.5), CPU)
     assert away_CXYZ[0, [7, 8, 15, 16], 8, 8].max() < 0.6  # in one's middle, at 7.5 of the other
+
+
+@pytest.mark.parametrize("least", [0.0, 0.25, 0.5, 0.97])
+def test_windows_overlap_evenly_and_at_least_as_asked(least: float) -> None:
+    for n, c in [(64, 24), (333, 96), (97, 96), (96, 96), (40, 96), (192, 96), (50, 16)]:
+        (overlap,) = set(even_overlaps((n, n, n), (c, c, c), least))
+        longest = max(1, int(c * (1 - least)))
+        steps = [int(c * (1 - o)) or 1 for o in (overlap, least)]
+        counts = [ceil(max(0, n - c) / step) + 1 for step in steps]
+        assert 0 <= overlap < 1
+        assert steps[0] <= longest or n <= c
+        assert counts[0] == counts[1]
+        assert (counts[0] - 1) * steps[0] - max(0, n - c) < max(2, counts[0] - 1)
 
 
 def test_what_a_small_volume_lacks_is_the_lower_end_of_the_window() -> None:
