@@ -41,4 +41,5 @@ def _step(
         make=pretrain_stage,
         inputs=tuple(corpora[name] for name in CORPORA[recipe.arm]),
         gpus=run.gpus if recipe.arm != "scratch" else 0.0,
+        where="task",
     )

@@ -119,6 +119,7 @@ def _fits(
             make=fit_stage,
             inputs=(*own, named[f"encoder/{finetuning.network}-{arm}-s{seed}"]),
             gpus=run.gpus,
+            where="task",
         )
         for seed in run.pretraining.seeds
         for number in range(run.folds.datasets[dataset].folds)

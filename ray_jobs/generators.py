@@ -128,6 +128,20 @@ def small_cpu_generator() -> GeneratorRecipe:
     )
 
 
+def study_generator() -> GeneratorRecipe:
+    """`small_cpu` at 32 voxels with fewer steps: two cores, minutes."""
+    cpu = small_cpu_generator()
+    prior = changed(cpu.prior, sizes=changed(cpu.prior.sizes, film=32))
+    return changed(
+        cpu,
+        name="phantom_study",
+        size=32,
+        autoencoder=changed(cpu.autoencoder, training=_short(700, batch=2)),
+        prior=changed(prior, training=_short(600, batch=4)),
+        denoiser=changed(cpu.denoiser, training=_short(800, batch=4)),
+    )
+
+
 def tiny_generator() -> GeneratorRecipe:
     """32 voxels and a few steps of everything the paper has: shows that all is connected."""
     return GeneratorRecipe(
