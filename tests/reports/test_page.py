@@ -7,14 +7,16 @@ from functools import cache
 from html import unescape
 from pathlib import Path
 
+import fits_by_hand
 import pytest
 from studies import fit, gap, not_run, study, whole_study
 
+from reports.compare import comparison
 from reports.figures import BINS, limits, mean_curve, thinned, ticks
 from reports.markup import Markup, element, joined
 from reports.page import page, write_report
 from reports.study import Aside, ReportInput, chosen
-from reports.wording import Words, number, p_value
+from reports.wording import Words, estimate, number, p_value
 
 CLAIMS = r"\b(better|worse|higher|lower|equivalent|raises|lowers|negligible|not shown)\b"
 POLICY = "default-src 'none'"
@@ -235,6 +237,17 @@ def test_machines_find_the_promised_keys_and_no_others(tmp_path: Path) -> None:
     assert [set(row) for row in said["gaps"]] == 2 * [set(keys.split())]
     assert said["fits"][0]["dice"] == pytest.approx(0.625)
     assert (said["gaps"][0]["gap"], said["gaps"][1]["gap"]) == (5.0, None)
+
+
+def test_fits_become_a_comparison_and_that_a_page() -> None:
+    protocol = fits_by_hand.PROTOCOL
+    fits = tuple(fits_by_hand.study(protocol))
+    one = replace(study(), protocol=protocol, fits=fits, comparison=comparison(fits, protocol))
+    said = answer_of(one)
+    row = next(row for row in one.comparison.gaps if row.baseline == "scratch")
+    assert estimate(row) in said
+    assert f"minimum detectable gap {number(row.mde)}" in said
+    assert "synthetic CT against CT from DRRs Not run." in text_of(page(one))
 
 
 def test_every_number_has_its_recipe_and_fingerprint() -> None:
