@@ -21,6 +21,7 @@ from reports.mlflow_store import Store, store_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own libraries
 WIDTH, HEIGHT = 1500, 900
+LINES = "(document.body?.innerText ?? '').split('\\n')"
 DRAWN = "[...document.querySelectorAll('.plotly text')].some(t => t.textContent === '5.00')"
 
 
@@ -125,8 +126,9 @@ def test_the_saved_view_shows_every_arm_with_its_gap_best_first(
         f"{store.uri}/#/experiments/1/runs?viewStateShareKey=bcv&workflowType=machine_learning"
     )
     page.call("Page.navigate", url=address)
-    page.wait("document.body.innerText.includes('4 matching runs')")
-    said = page.ask("document.body.innerText").splitlines()
+    page.wait(f"{LINES}.filter(line => line.startsWith('bcv/')).length === 4")
+    page.wait(f"{LINES}.includes('gap_hi')")
+    said = page.ask(LINES)
     names = [line for line in said if line.startswith("bcv/")]
     assert {name.split("/")[2] for name in names[:2]} == {"synthetic"}
     assert sorted(names) == sorted(
@@ -147,7 +149,7 @@ def test_its_chart_draws_the_gap_and_nothing_is_fetched_from_elsewhere(
     ids = [run["info"]["run_id"] for run in parents(store)]
     query = f"runs={json.dumps(ids)}&experiments={json.dumps(['1'])}".replace('"', "%22")
     page.call("Page.navigate", url=f"{store.uri}/#/compare-runs?{query}")
-    page.wait("document.body.innerText.includes('Comparing 4 Runs')")
+    page.wait("document.body?.innerText.includes('Comparing 4 Runs')")
     kept(page, "mlflow-compare.png")
     strange = [r for r in page.requests if not r.startswith((f"{store.uri}/", "data:", "blob:"))]
     assert set(strange) <= {"about:blank"}
