@@ -45,6 +45,7 @@ bench: setup  ## tables under docs that are measured; each script says its recip
 	$(BIN)/python benchmarks/kernels.py --write docs/results/kernels.md
 	$(BIN)/python benchmarks/corpus_scale.py --write docs/results/corpus_scale.md
 	$(BIN)/python benchmarks/pretrain_reading.py --write docs/results/pretrain_speed.md
+	$(BIN)/python benchmarks/predict_overlap.py --write docs/results/predict_overlap.md
 	@$(NEED_REAL)
 	$(BIN)/python benchmarks/quality.py --real $(REAL) --write docs/results/quality.md
 	$(BIN)/python benchmarks/corpus_io.py --real $(REAL)/ct --write docs/results/corpus_io.md
