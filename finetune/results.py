@@ -4,12 +4,12 @@
     fits/results/results.parquet  the same of every fit, with the fit each row is from; what each
                                   fit was told and was made from stands once, in the file's metadata
 
-A case that two folds of one run score was trained on by one of them: such results are refused.
+Nobody is scored by a fit that learned from them: such scores are refused.
 """
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,8 +81,13 @@ class Fit:
 # ---- one fit -----------------------------------------------------------------------------------
 
 
-def write_scores(workspace: Path, scores: Sequence[Score]) -> None:
-    """Leave the scores of one fit, by case and label, in a workspace that somebody publishes."""
+def write_scores(workspace: Path, scores: Sequence[Score], trained_on: Collection[str]) -> None:
+    """Leave the scores of one fit, by case and label, in a workspace that somebody publishes.
+
+    `trained_on`: the patients it learned from, of whom none may be scored.
+    """
+    if both := sorted({score.patient for score in scores} & {*trained_on}):
+        _leak(f"{workspace} learned from {', '.join(both)} and is asked about them")
     table = pa.Table.from_pylist(
         [asdict(score) for score in _in_order(scores, str(workspace))], pa.schema(SCORE_COLUMNS)
     )
@@ -165,20 +170,32 @@ def read_results(path: Path) -> list[Fit]:
 
 
 def demand_no_leak(fits: Iterable[Fit]) -> None:
-    """Refuse a case or patient that two folds of one run score: one fold was trained on it."""
-    seen: dict[tuple[str, ...], Fit] = {}
+    """Refuse a patient whom several folds of a run score, and not all: one was trained on them.
+
+    Whom all score was held out of all.
+    """
+    runs: dict[tuple[str, ...], list[Fit]] = {}
     for fit in _sorted(fits):
-        run = (fit.dataset, fit.arch, fit.arm, str(fit.seed))
-        for score in fit.scores:
-            for what in (f"case {score.case}", f"patient {score.patient}"):
-                other = seen.setdefault((*run, what), fit)
-                if other.fold != fit.fold:
-                    raise Refused(
-                        "E_FOLDS_LEAK",
-                        f"{what} is scored by both {other.name} and {fit.name}, so one of them "
-                        "was trained on it",
-                        "make both from one set of folds, in which each patient is tested once",
-                    )
+        runs.setdefault((fit.dataset, fit.arch, fit.arm, str(fit.seed)), []).append(fit)
+    for run in runs.values():
+        asked: dict[str, dict[str, None]] = {}
+        for fit in run:
+            for score in fit.scores:
+                asked.setdefault(score.patient, {})[fit.name] = None
+        for patient, names in asked.items():
+            if 1 < len(names) < len(run):
+                _leak(
+                    f"patient {patient} is scored by {', '.join(names)}, and not by every fold, so "
+                    "one of these learned from them"
+                )
+
+
+def _leak(cause: str) -> NoReturn:
+    raise Refused(
+        "E_FOLDS_LEAK",
+        cause,
+        "make the fits from one set of folds, drawn by patient, and fit again",
+    )
 
 
 def _demand_each_once(fits: Sequence[Fit]) -> None:

@@ -103,7 +103,7 @@ def fit_stage(
     for case in fold.test:
         files[case.id], scored = _asked(recipe, network, cohort, case, shown, place)
         found += scored
-    write_scores(workspace, found)
+    write_scores(workspace, found, {case.patient or case.id for case in fold.train})
     write_text(workspace / f"{PREDICTIONS}.json", json.dumps(files, indent=1))
     told = _told(encoder, loaded, shown, fold)
     write_text(workspace / FIT, json.dumps(told, indent=1))

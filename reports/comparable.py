@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from finetune.results import Fit
+from finetune.results import Fit, demand_no_leak
 from reports.protocol import NAME, Protocol, fingerprint
 from synth_ct.kit.artifact import differing_fields
 
@@ -52,7 +52,7 @@ def demand_comparable(fits: Sequence[Fit], protocol: Protocol) -> None:
         for fit in others:
             _demand_same_but_for_the_arm(first, fit)
         _demand_same_questions(several)
-        _demand_no_leak(several)
+    demand_no_leak(fits)
 
 
 def demand_last(fits: Sequence[Fit]) -> None:
@@ -156,22 +156,6 @@ def _demand_same_questions(several: Sequence[Fit]) -> None:
             raise ValueError(
                 f"{name_of(first)} and {name_of(fit)} were not asked the same: patients "
                 f"{_listed(odd)} differ. Gaps are paired by patient; score both on the same cases"
-            )
-
-
-def _demand_no_leak(several: Sequence[Fit]) -> None:
-    """A patient is asked about by one fold, or was held out of all and is asked about by all."""
-    folds: dict[str, set[int]] = {}
-    for fit in several:
-        for score in fit.scores:
-            folds.setdefault(score.patient, set()).add(fit.fold)
-    every = {fit.fold for fit in several}
-    for patient, found in sorted(folds.items()):
-        if 1 < len(found) < len(every):
-            raise ValueError(
-                f"patient {patient} is asked about by folds {sorted(found)} of "
-                f"{several[0].dataset}: the split leaks, since each of them learned from the "
-                "others' patients; draw the folds by patient and fit again"
             )
 
 

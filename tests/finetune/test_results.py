@@ -63,7 +63,7 @@ def fit(fold: int = 0, cases: str = "ab", **fields: Any) -> Fit:
 def publish_fit(folder: Path, kind: str = "fits/x", recipe: dict[str, Any] | None = None) -> Path:
     record = Record(kind=kind, recipe=recipe or WHO | CONFIG, inputs=INPUTS)
     with publish(folder, record) as workspace:
-        write_scores(workspace, [score("b"), ABSENT, score("a")])
+        write_scores(workspace, [score("b"), ABSENT, score("a")], ["pz"])
     return folder
 
 
@@ -130,17 +130,21 @@ def test_equal_fits_in_any_order_give_equal_bytes(tmp_path: Path, rng: np.random
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_a_case_that_two_folds_score_is_a_leak(tmp_path: Path) -> None:
-    leaking = [fit(0, "ab"), fit(1, "bc")]
-    with pytest.raises(Refused, match=r"E_FOLDS_LEAK: case b .* bcv-unet-real-f0-s1 and bcv-.*f1"):
+def test_a_patient_whom_two_of_three_folds_score_is_a_leak(tmp_path: Path) -> None:
+    leaking = [fit(0, "ab"), fit(1, "bc"), fit(2, "d")]
+    with pytest.raises(Refused, match=r"E_FOLDS_LEAK: patient pb .*-real-f0-s1, .*-real-f1-s1,"):
         write_results(tmp_path / "results", leaking)
     assert not (tmp_path / "results").exists()
 
 
-def test_a_patient_whose_scans_two_folds_score_is_a_leak() -> None:
-    one, other = score("a", patient="p7"), score("b", patient="p7")
-    with pytest.raises(Refused, match="E_FOLDS_LEAK: patient p7"):
-        demand_no_leak([fit(0, scores=(one,)), fit(3, scores=(other,))])
+def test_whom_every_fold_scores_was_held_out_of_all() -> None:
+    demand_no_leak([fit(0, "ah"), fit(1, "bh"), fit(2, "ch")])
+
+
+def test_nobody_is_scored_by_a_fit_that_learned_from_them(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"E_FOLDS_LEAK: .* learned from pa and is asked"):
+        write_scores(tmp_path, [score("a"), score("b")], ["pa", "pc"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("field", ["dataset", "arch", "arm", "seed"])
@@ -160,7 +164,7 @@ def test_each_fit_stands_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scores", [(), (score("a"), score("a"))])
 def test_a_fit_scores_something_and_nothing_twice(scores: tuple[Score], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one, and each once"):
-        write_scores(tmp_path, scores)
+        write_scores(tmp_path, scores, [])
     with pytest.raises(ValueError, match=r"bcv-unet-real-f0-s1: .* at least one, and each once"):
         write_results(tmp_path / "r", [fit(scores=scores)])
 

@@ -51,7 +51,8 @@ def test_it_learns_and_is_asked_about_the_patients_of_its_fold_alone(
     found = open_fit(fit)
     assert {score.patient for score in found.scores} == {*told["asked_about"]}
     assert {score.organ for score in found.scores} == {*CLASSES.values()}
-    assert np.mean([score.dice for score in found.scores]) > 0.6
+    bright = [score.dice for score in found.scores if score.organ == "spleen"]
+    assert min(dice or 0.0 for dice in bright) > 0.6
 
 
 def test_saved_weights_and_saved_predictions_give_every_score_again(
