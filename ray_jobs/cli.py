@@ -362,6 +362,7 @@ def _counts(codes: dict[str, int]) -> str:
 
 def main() -> None:
     """Run the command line; the exit codes are in docs/conventions.md."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before MONAI imports MLflow
     sys.exit(guarded(lambda given: app(args=given, standalone_mode=False), sys.argv[1:]))
 
 

@@ -13,6 +13,8 @@ from ray_jobs import graph
 from ray_jobs.cluster import connect, joins
 from ray_jobs.graph import run_graph
 
+pytestmark = pytest.mark.chaos  # a minute: 32 workers start
+
 NODES, GPUS = 4, 8
 TOKEN = 64 * "7"
 
