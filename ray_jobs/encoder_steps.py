@@ -23,7 +23,7 @@ def encoder_steps(run: Run, corpora: Sequence[Step]) -> list[Step]:
             arm=arm,
             evidence=run.evidence,
             spacing_mm=spacing_mm(working_affine(run.generator.size)),
-            volumes=plan.volumes,
+            volumes=plan.volumes_of(network),
         ), named)
         for network, found in plan.networks.items()
         for arm in plan.arms

@@ -1,6 +1,6 @@
 """How networks are fine-tuned at each size. One function a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -16,6 +16,8 @@ from synth_ct.kit.loop import Training
 from synth_ct.kit.recipe import Recipe, changed
 from synth_ct.kit.schedule import Rate
 
+LABELS = (0.1, 0.2, 0.5, 1.0)
+"""Shares of the training patients whose labels are there; each lies in the next."""
 BTCV_SHOWN = Shown(spacing_mm=(1.5, 1.5, 2.0), window_hu=(-175.0, 250.0))
 """Of Swin UNETR's code for BTCV."""
 
@@ -90,6 +92,19 @@ def on_their_own_grid(folds: Folds) -> Mapping[str, Finetuning]:
         twice[name] = finetuning
         twice[f"{name}_btcv"] = changed(finetuning, shown=BTCV_SHOWN)
     return twice
+
+
+def with_fewer_labels(folds: Folds, network: str, names: Iterable[str]) -> Folds:
+    """One way of fine-tuning for each encoder of `names`, with shares of the labels."""
+    one = folds.networks[network]
+    return changed(
+        folds,
+        networks={
+            f"{name}_l{round(100 * share)}": changed(one, network=name, labels=share)
+            for name in names
+            for share in LABELS
+        },
+    )
 
 
 def _each(recipe: FoldsRecipe) -> Mapping[str, FoldsRecipe]:

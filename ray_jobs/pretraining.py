@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pretrain.alarms import Alarms
 from pretrain.arms import Arm
@@ -26,6 +26,20 @@ class Pretraining(Recipe):
     """By their name in folders. Their training's seed is replaced."""
     volumes: int | None = Field(default=None, ge=1)
     """The same number of training volumes in every arm."""
+    fewer: Mapping[str, int] = Field(default_factory=dict)
+    """Networks that see another number: how much does the size of a corpus matter?"""
+
+    def volumes_of(self, network: str) -> int | None:
+        """How many training volumes a network sees."""
+        return self.fewer.get(network, self.volumes)
+
+    @model_validator(mode="after")
+    def _fewer_for_whom(self) -> "Pretraining":
+        if unknown := sorted(self.fewer.keys() - self.networks.keys()):
+            raise ValueError(
+                f"fewer names {', '.join(unknown)}; networks are {', '.join(sorted(self.networks))}"
+            )
+        return self
 
 
 def tiny_pretraining() -> Pretraining:
@@ -121,6 +135,16 @@ def paper_pretraining() -> Pretraining:
             ),
         },
         volumes=730,
+    )
+
+
+def sized(pretraining: Pretraining, network: str, sizes: Mapping[str, int | None]) -> Pretraining:
+    """One network under several names, each with so many volumes of the corpus; None: all."""
+    return changed(
+        pretraining,
+        networks=dict.fromkeys(sizes, pretraining.networks[network]),
+        volumes=None,
+        fewer={name: volumes for name, volumes in sizes.items() if volumes is not None},
     )
 
 

@@ -17,6 +17,7 @@ from ray_jobs.finetuning import (
     small_folds,
     study_folds,
     tiny_folds,
+    with_fewer_labels,
 )
 from ray_jobs.generators import (
     paper_generator,
@@ -30,6 +31,7 @@ from ray_jobs.generators import (
 from ray_jobs.pretraining import (
     Pretraining,
     paper_pretraining,
+    sized,
     small_pretraining,
     study_pretraining,
     tiny_pretraining,
@@ -84,7 +86,7 @@ class Run(Recipe):
     """How strong a statement the numbers of this run can carry."""
     seed: int = Field(ge=0)
     """Divides the radiographs and chooses style's films. Cohorts and trainings have their own."""
-    gpus: float = Field(default=0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
     """Each training needs; without them it is refused, never done on a CPU instead."""
     cohorts: Cohorts
     generator: GeneratorRecipe
@@ -229,6 +231,20 @@ def paper_fig4() -> Run:
     return changed(paper(), name="paper_fig4", folds=held)
 
 
+def scaling() -> Run:
+    """`paper`'s U-Net on 100, 316, 1,000 and all volumes, with 10 to 100 % of the labels."""
+    base = paper()
+    sizes = {"unet_n100": 100, "unet_n316": 316, "unet_n1000": 1000, "unet_all": None}
+    assert base.pretraining is not None, "paper has both"
+    arms = changed(base.pretraining, arms=("scratch", "synthetic"))
+    return changed(
+        base,
+        name="scaling",
+        pretraining=sized(arms, "unet", sizes),
+        folds=with_fewer_labels(paper_folds(), "unet", sizes),
+    )
+
+
 def phantom_cohorts(
     *, size: int, patients: int, radiographs: int, labelled: int | None = None
 ) -> Cohorts:
@@ -254,6 +270,7 @@ RECIPES: dict[str, Callable[[], Run]] = {
         paper_table2,
         paper_table3,
         paper_fig4,
+        scaling,
     )
 }
 

@@ -26,7 +26,7 @@ def test_an_override_changes_one_field_and_nothing_else() -> None:
     assert with_settings(changed, [f"cohorts.ct.count={tiny().cohorts.ct.count}"]) == tiny()
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if not n.startswith("paper")])
+@pytest.mark.parametrize("name", [n for n in RECIPES if find_recipe(n).evidence != "real"])
 def test_what_is_pretrained_on_one_family_is_fine_tuned_on_the_other(name: str) -> None:
     cohorts = find_recipe(name).cohorts
     assert cohorts.ct.family == RADIOGRAPHS_FAMILY
@@ -52,6 +52,9 @@ def test_recipes_are_frozen() -> None:
         ("seed=false", "^--set: seed: true and false are no numbers"),
         ("generator.denoiser.sizes.multipliers=[true, 2]", "multipliers: true and false are no"),
         ("generator.autoencoder.adversary.start=999", 'say adversary = "none"'),
+        ("folds.networks.unet.network=vnet", "network is 'vnet', and pretraining has swin, unet"),
+        ("folds.networks.unet.checkpoint=best", "checkpoint: Input should be 'last'"),
+        ("pretraining.networks.unet.transfer=head", "transfer: Input should be 'encoder'"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_in_our_own_words(setting: str, said: str) -> None:
