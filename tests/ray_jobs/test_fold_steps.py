@@ -22,7 +22,7 @@ def test_tiny_has_two_networks_two_data_sets_four_arms_and_five_folds() -> None:
     fits = fits_of(tiny())
     assert len(fits) == 2 * 2 * 4 * 5
     assert "fits/bcv-swin-synthetic-f0-s0" in fits
-    assert set(named(tiny())[RESULTS].inputs) == set(fits.values())
+    assert {each.name for each in named(tiny())[RESULTS].inputs} == fits.keys()
 
 
 def test_no_fit_can_be_older_than_the_protocol_or_read_another_arms_encoder() -> None:
