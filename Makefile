@@ -48,6 +48,7 @@ bench: setup  ## tables under docs that are measured; each script says its recip
 	$(BIN)/python benchmarks/predict_overlap.py --write docs/results/predict_overlap.md
 	@$(NEED_REAL)
 	$(BIN)/python benchmarks/quality.py --real $(REAL) --write docs/results/quality.md
+	$(BIN)/python benchmarks/field_of_view.py --real $(REAL) --write docs/results/field_of_view.md
 	$(BIN)/python benchmarks/corpus_io.py --real $(REAL)/ct --write docs/results/corpus_io.md
 	$(BIN)/python benchmarks/phantom_tissues.py $(REAL) --write docs/phantom.md
 	$(BIN)/python benchmarks/radiograph_windows.py $(REAL) --write docs/radiographs.md
