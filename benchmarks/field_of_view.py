@@ -65,7 +65,7 @@ def page(real: Path | None) -> str:
 
 {table}
 
-Means of {PATIENTS} phantoms of {SIZE}^3 voxels each. *Covered*: chest over abdomen; families differ in
+Means of {PATIENTS} phantoms of {SIZE}^3 voxels. *Covered*: chest over abdomen; families differ in
 the sizes of their organs, so more than 100 % means all of it. The real columns are one patient
 each, with automatic labels: they show which organs a chest CT can show at all.
 

@@ -81,7 +81,7 @@ def study_pretraining() -> Pretraining:
         rate=3e-3,
         training=changed(_short(300, 2), rate=Rate(shape="cosine", warmup_steps=20)),
     )
-    return changed(small, networks={"unet": unet}, volumes=300)
+    return changed(small, networks={"unet": unet}, volumes=200)
 
 
 def small_pretraining() -> Pretraining:
