@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ray_jobs import corpus_commands, generator_commands, pretrain_commands
-from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell
+from ray_jobs import corpus_commands, finetune_commands, generator_commands, pretrain_commands
+from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell, working
 from ray_jobs.options import CORES, AsJson, Root, Setting, Share, Strict, Workers
 
 if TYPE_CHECKING:
     from ray_jobs.plan import Stage
     from ray_jobs.recipes import Run
-    from synth_ct.kit.effort import Effort
 
 app = typer.Typer(
     name="synth-ct",
@@ -137,7 +134,7 @@ def ingest(
 
     tolerance = Tolerance(max_quarantine=max_quarantine, strict=strict)
     importer = importer_for(kind.value, patients)
-    with _effort(workers) as effort:
+    with working(workers) as effort:
         summary = make_cohort(importer, source, out, seed, effort("reading"))
     result: dict[str, Any] = {**asdict(summary), "out": str(out), "report": str(out / REPORT)}
     codes = counts_by_code(read_report(out))
@@ -176,7 +173,7 @@ def phantoms(
     recipe = PhantomCohort(kind=kind.value, count=count, size=size, seed=seed, family=family.value)
     wanted = Record(kind="phantoms", recipe=recipe.model_dump(mode="json"))
     if not is_done(out, wanted):
-        with _effort(workers) as effort, publish(out, wanted) as workspace:
+        with working(workers) as effort, publish(out, wanted) as workspace:
             make_phantom_cohort(recipe, workspace, effort("phantoms"))
     files, digest = phantom_files(out)
     lines = [f"{count} {kind.value} phantoms -> {out}", f"digest {digest}"]
@@ -323,7 +320,7 @@ def _make(
         from ray_jobs.train import on_ray
 
         steps = on_ray(steps, folder, train_workers)
-    with _effort(workers) as effort:
+    with working(workers) as effort:
         results = run_all(steps, folder, effort)
     lines = [f"{r.status:8}{r.name}  {r.seconds:.1f} s" for r in results]
     rows = [asdict(r) for r in results]
@@ -334,26 +331,8 @@ app.command()(generator_commands.reconstruct)
 app.command()(generator_commands.generate)
 app.command()(generator_commands.evaluate)
 app.command()(pretrain_commands.pretrain)
+app.command()(finetune_commands.finetune)
 app.add_typer(corpus_commands.app, name="corpus")
-
-
-@contextmanager
-def _effort(workers: int) -> Iterator[Callable[[str], "Effort"]]:
-    """How fast to work, with a progress bar on stderr for whatever is under way."""
-    from synth_ct.kit.effort import Effort
-    from synth_ct.kit.numerics import device
-    from synth_ct.kit.progress import Tick, progress
-
-    with ExitStack() as bars:
-
-        def effort(name: str) -> Effort:
-            def begin(total: int) -> Tick:
-                bars.close()  # the one before is finished
-                return bars.enter_context(progress(name, total))
-
-            return Effort(workers=workers, device=device(), begin=begin)
-
-        yield effort
 
 
 def _counts(codes: dict[str, int]) -> str:

@@ -4,13 +4,17 @@ import errno
 import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from synth_ct.kit.quarantine import printable
+
+if TYPE_CHECKING:
+    from synth_ct.kit.effort import Effort
 
 DONE, FAILED, MISUSED, STRICT, TOO_MUCH_QUARANTINE = 0, 1, 2, 3, 4
 INTERRUPTED = 130
@@ -42,6 +46,25 @@ class Tolerance:
 def tell(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
     """The one answer of a command, on stdout: for machines or for people."""
     print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
+
+
+@contextmanager
+def working(workers: int) -> Iterator[Callable[[str], "Effort"]]:
+    """How fast to work, with a progress bar on stderr for whatever is under way."""
+    from synth_ct.kit.effort import Effort
+    from synth_ct.kit.numerics import device
+    from synth_ct.kit.progress import Tick, progress
+
+    with ExitStack() as bars:
+
+        def effort(name: str) -> Effort:
+            def begin(total: int) -> Tick:
+                bars.close()  # the one before is finished
+                return bars.enter_context(progress(name, total))
+
+            return Effort(workers=workers, device=device(), begin=begin)
+
+        yield effort
 
 
 def finish(code: int, quarantined: int) -> None:

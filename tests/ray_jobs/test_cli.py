@@ -44,6 +44,8 @@ FROZEN = {
     "generate": "RADIOGRAPHS OUT --model --actors --gpus-per-actor --wait-gpus --local --samples"
     " --seed --gate --retry-quarantined --max-quarantine --strict --json",
     "pretrain": "CORPUS OUT --recipe --network --set --seed --json",
+    "finetune": "CASES OUT --encoder --scratch --recipe --network --set --folds --fold --seed"
+    " --workers --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
 }
 
