@@ -25,9 +25,9 @@ def encoder_steps(run: Run, corpora: Sequence[Step]) -> list[Step]:
             spacing_mm=spacing_mm(working_affine(run.generator.size)),
             volumes=plan.volumes_of(network),
         ), named)
+        for seed in plan.seeds
         for network, found in plan.networks.items()
         for arm in plan.arms
-        for seed in plan.seeds
     ]  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def fold_steps(run: Run, cohorts: Mapping[str, Step], encoders: Sequence[Step]) 
             own = [*shared, cases[shown(run, finetuning)], common[0]]
             fits += _fits(run, dataset, arch, own, encoders)
         common += [shared[1], *cases.values()]
+    fits.sort(key=lambda step: step.name.rpartition("-s")[2])  # a seed is whole before the next
     table = Step(
         name=RESULTS,
         stage="folds",
