@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fits import CLASSES, make_encoder, make_labelled
@@ -39,9 +40,9 @@ def command(brought: Path, tmp_path_factory: pytest.TempPathFactory) -> list[obj
     return ["finetune", brought / "Boxes 1", out, "--encoder", brought / "mine", *SHORT]
 
 
-def asked(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, object]:
+def asked(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     assert synth_ct(*arguments, "--json") == 0, capsys.readouterr().err
-    told: dict[str, object] = json.loads(capsys.readouterr().out)
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
     return told
 
 
@@ -49,13 +50,13 @@ def test_fits_of_all_folds_are_made_once_and_told_by_organ(
     command: list[object], brought: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = asked(capsys, *command, "--fold", 2)
-    assert [fit["name"] for fit in first["fits"]] == ["fits/boxes_1-unet-synthetic-f2-s0"]  # type: ignore[attr-defined,index]
+    assert [fit["name"] for fit in first["fits"]] == ["fits/boxes_1-unet-synthetic-f2-s0"]
     assert first["results"] is None
     told = asked(capsys, *command)
     assert told.keys() == {"out", "dataset", "evidence", "fits", "organs", "gaps", "results"}
     assert (told["dataset"], told["evidence"]) == ("boxes_1", "phantom")
-    assert [fit["status"] for fit in told["fits"]] == ["made", "made", "done"]  # type: ignore[attr-defined]
-    organs = {row["organ"]: row for row in told["organs"]}  # type: ignore[attr-defined]
+    assert [fit["status"] for fit in told["fits"]] == ["made", "made", "done"]
+    organs = {row["organ"]: row for row in told["organs"]}
     assert {*organs} == {*CLASSES.values()}
     assert {row["n"] for row in organs.values()} == {6}
     scored = [s for fit in read_results(Path(str(told["results"]))) for s in fit.scores]
@@ -65,7 +66,7 @@ def test_fits_of_all_folds_are_made_once_and_told_by_organ(
     spleens = [s.dice for s in scored if s.organ == "spleen" and s.dice is not None]
     assert organs["spleen"]["dice"] == pytest.approx(sum(spleens) / len(spleens))
     again = asked(capsys, *command)
-    assert {fit["status"] for fit in again["fits"]} == {"done"}  # type: ignore[attr-defined]
+    assert {fit["status"] for fit in again["fits"]} == {"done"}
     assert again["organs"] == told["organs"]
     assert synth_ct(*command) == 0
     assert "predictions: " in capsys.readouterr().out
@@ -96,12 +97,12 @@ def test_scratch_beside_an_encoder_gives_a_gap_under_a_frozen_protocol(
 ) -> None:
     cases = [command[0], command[1], tmp_path / "out", *command[3:]]
     told = asked(capsys, *cases, "--scratch")
-    (gap,) = told["gaps"]  # type: ignore[misc]
+    (gap,) = told["gaps"]
     assert (gap["arm"], gap["baseline"], gap["n_patients"]) == ("synthetic", "scratch", 6)
     assert gap["lo"] <= gap["gap"] <= gap["hi"]
     frozen = json.loads((tmp_path / "out/fits/protocol/protocol.json").read_text())
     assert frozen["protocol"]["headline"] == [{"arm": "synthetic", "baseline": "scratch"}]
-    assert len(told["fits"]) == 6  # type: ignore[arg-type]
+    assert len(told["fits"]) == 6
     assert synth_ct(*cases) == 1  # without scratch it is another study
     assert "recipe.arms" in capsys.readouterr().err
 
