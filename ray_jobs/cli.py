@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ray_jobs import corpus_commands, finetune_commands, generator_commands, pretrain_commands
+from ray_jobs import (
+    corpus_commands,
+    finetune_commands,
+    generator_commands,
+    pretrain_commands,
+    report_commands,
+)
 from ray_jobs.console import MAX_QUARANTINE, Tolerance, finish, guarded, tell, working
 from ray_jobs.options import CORES, AsJson, Root, Setting, Share, Strict, Workers
 
@@ -309,10 +315,11 @@ def _make(
     train_workers: int,
     as_json: bool,
 ) -> None:
-    from ray_jobs import plan
+    from ray_jobs import plan, report_step
     from ray_jobs.cluster import demand_lasting
     from ray_jobs.graph import run_all
     from ray_jobs.steps import steps_of
+    from reports.mlflow_store import store_for
 
     demand_lasting(folder)
     steps = plan.until(steps_of(chosen), until)
@@ -320,11 +327,19 @@ def _make(
         from ray_jobs.train import on_ray
 
         steps = on_ray(steps, folder, train_workers)
+    reported = any(step.name == report_step.NAME for step in steps)
+    if reported:
+        store_for(folder, os.environ)  # a store that cannot be is refused now, not after hours
+    plan.demand_possible(plan.still_missing(steps, folder), folder)
+    report_step.keep_recipe(chosen, folder)
     with working(workers) as effort:
         results = run_all(steps, folder, effort)
     lines = [f"{r.status:8}{r.name}  {r.seconds:.1f} s" for r in results]
+    if reported:
+        lines += report_commands.conclude(chosen, folder)
     rows = [asdict(r) for r in results]
-    tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
+    page = str(report_step.page_of(folder)) if reported else None
+    tell({"root": str(folder), "steps": rows, "report": page}, lines, as_json)
 
 
 app.command()(generator_commands.reconstruct)
@@ -332,6 +347,7 @@ app.command()(generator_commands.generate)
 app.command()(generator_commands.evaluate)
 app.command()(pretrain_commands.pretrain)
 app.command()(finetune_commands.finetune)
+app.command()(report_commands.report)
 app.add_typer(corpus_commands.app, name="corpus")
 
 

@@ -16,6 +16,7 @@ import torch
 
 from ray_jobs import plan
 from ray_jobs.cluster import COLOUR, Cluster, connect, joins
+from ray_jobs.costs import note_cost
 from ray_jobs.plan import Result, Status, Step
 from synth_ct.kit.artifact import RECORD, code_hash
 from synth_ct.kit.durable import write_text
@@ -54,7 +55,7 @@ def run_all(steps: Sequence[Step], root: Path, effort: Callable[[str], Effort]) 
     while left:
         for step in list(left.values()):
             if step.where == "driver" and not _awaits(step, left):
-                results[step.name] = plan.make_step(step, root, effort(step.name))
+                results[step.name] = _make_here(step, root, effort(step.name))
                 del left[step.name]
         together = _together(left)
         for result in _side_by_side(together, root, effort):
@@ -84,9 +85,15 @@ def _side_by_side(
     how = effort("steps")
     alone = how.workers == 0 and not joins()
     if alone or not plan.still_missing(steps, root):
-        return [plan.make_step(step, root, effort(step.name)) for step in steps]
+        return [_make_here(step, root, effort(step.name)) for step in steps]
     with connect(cpus=how.workers) as cluster:
         return run_graph(steps, root, cluster, how.begin(len(steps)))
+
+
+def _make_here(step: Step, root: Path, effort: Effort) -> Result:
+    result = plan.make_step(step, root, effort)
+    note_cost(root, step, result)
+    return result
 
 
 # ---- the graph ---------------------------------------------------------------------------------
@@ -131,9 +138,9 @@ class _Course:
             said = f"it was made where {self.root} is another folder; name one all machines share"
             return self.fail(step, said, said)
         (self.root / f"{step.name}{FAILED}").unlink(missing_ok=True)
-        self.made[step.name] = Result(
-            name=step.name, status=status, seconds=seconds, folder=str(folder)
-        )
+        result = Result(name=step.name, status=status, seconds=seconds, folder=str(folder))
+        note_cost(self.root, step, result)
+        self.made[step.name] = result
         logger.info("%s: %s in %.1f s", step.name, status, seconds)
         return self.told(1, step.name)
 

@@ -10,6 +10,7 @@ from ray_jobs.encoder_steps import encoder_steps
 from ray_jobs.fold_steps import fold_steps
 from ray_jobs.plan import Make, Step
 from ray_jobs.recipes import Ingested, Run
+from ray_jobs.report_step import report_steps
 from synth_ct.cohort import Cohort
 from synth_ct.cohort.divide import held_apart
 from synth_ct.cohort.gather import gather
@@ -105,8 +106,10 @@ def steps_of(run: Run) -> list[Step]:
     corpora = corpus_steps(run, generator, films[-1], pairs)
     encoders = encoder_steps(run, corpora)
     folds = fold_steps(run, volumes, encoders)
+    report = report_steps(run, folds, (*volumes.values(), films[-1], pairs, *corpora))
     return [
-        *volumes.values(), *films, pairs, *generators, *variations, *corpora, *encoders, *folds
+        *volumes.values(), *films, pairs, *generators, *variations, *corpora, *encoders, *folds,
+        *report,
     ]  # fmt: skip
 
 

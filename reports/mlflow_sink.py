@@ -76,7 +76,7 @@ def log_study(study: Study, store: Store) -> Logged:
         experiment=runs.experiment,
         where=store.shown,
         why=store.why,
-        look=f"set {URI} and run `synth-ct report ROOT --to-mlflow`",
+        look=look(store),
         kept=keep_runs(runs, study.report),
     )
 
@@ -106,7 +106,7 @@ def log_runs(runs: Runs, store: Store) -> Logged:
         experiment=runs.experiment,
         where=store.shown,
         why=store.why,
-        look=_look(store, experiment),
+        look=look(store, experiment),
         created=created,
         updated=len(wanted) - created,
         unchanged=len(runs.runs) - len(wanted),
@@ -193,10 +193,12 @@ def _page(experiment: str, view: str) -> str:
     return f"/experiments/{experiment}/runs?{shown}"
 
 
-def _look(store: Store, experiment: str) -> str:
-    assert store.uri is not None
+def look(store: Store, experiment: str = "") -> str:
+    """The address or the command that shows an experiment, or all that is in the store."""
+    if store.uri is None:
+        return f"set {URI} and run `synth-ct report ROOT --to-mlflow`"
     if store.uri.startswith("http"):
-        return f"{store.shown}/#/experiments/{experiment}/runs"
+        return f"{store.shown}/#/experiments/{experiment}/runs" if experiment else store.shown
     return f"mlflow ui --backend-store-uri {shlex.quote(store.shown)} --host 127.0.0.1"
 
 

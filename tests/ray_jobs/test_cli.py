@@ -47,6 +47,7 @@ FROZEN = {
     "finetune": "CASES OUT --encoder --scratch --recipe --network --set --folds --fold --seed"
     " --workers --json",
     "evaluate": "ROOT --table --figure --samples --cases --lpips --extractor --seed --json",
+    "report": "ROOT --to-mlflow --json",
 }
 
 
