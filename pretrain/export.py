@@ -1,4 +1,4 @@
-"""An encoder for other people's code: plain PyTorch, MONAI, and the layout of nnssl."""
+"""An encoder for other people's code: plain PyTorch, MONAI, the layout of nnssl, and nnU-Net."""
 
 import io
 import json
@@ -9,14 +9,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from pretrain import synth_ct_unet
 from pretrain.encoder import ADAPTATION, SIDECAR, WEIGHTS, Adaptation, Encoder
 from pretrain.swin import SwinSizes
 from pretrain.unet import UNetSizes
 from synth_ct.kit.checkpoint import save_weights
 from synth_ct.kit.durable import write_bytes, write_text
 
-Target = Literal["nnssl", "pytorch", "monai"]
+Target = Literal["nnssl", "pytorch", "monai", "nnunet"]
 NNSSL_WEIGHTS, NNSSL_PLAN = "checkpoint_final.pth", "adaptation_plan.json"
+NNUNET_WEIGHTS, NNUNET_PLAN = "pretrained.pth", "architecture.json"
 PLAIN = "encoder.pt"
 SNIPPET = "load_encoder.py"
 README = "README.md"
@@ -33,10 +35,13 @@ def export(folder: Path, out: Path, to: Target) -> None:
         "nnssl": _nnssl,
         "pytorch": _pytorch,
         "monai": _monai,
+        "nnunet": _nnunet,
     }
     write = writers[to]
     if to == "monai":
         refuse_foreign_to_monai(encoder.adaptation)
+    if to == "nnunet":
+        refuse_foreign_to_nnunet(encoder.adaptation)
     out.mkdir(parents=True, exist_ok=True)
     write(encoder, out)
 
@@ -183,10 +188,67 @@ input, or the weights see a body lying on its side and are worth no more than ra
     write_text(out / README, _readme(encoder, usage))
 
 
+# ---- nnU-Net -----------------------------------------------------------------------------------
+
+
+def refuse_foreign_to_nnunet(adaptation: Adaptation) -> None:
+    """Raise where nnU-Net's loader would find a key missing: it asks for all but the head."""
+    sizes = adaptation.architecture
+    if not isinstance(sizes, UNetSizes):
+        raise ValueError(
+            "nnU-Net's loader skips a head below `.seg_layers.` alone, and a Swin UNETR has its "
+            "head elsewhere; export to monai, or to nnssl"
+        )
+    if adaptation.transferred != "all_but_head":
+        raise ValueError(
+            f"nnU-Net's loader wants every tensor but the head's, and this encoder holds "
+            f"{adaptation.transferred!r}; pretrain with transfer = 'all_but_head', or export to "
+            "nnssl"
+        )
+
+
+def as_nnunet(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels from X Y Z to Z Y X: k'[z, y, x] = k[x, y, z]. All else has no axes of space."""
+    return {
+        f"decoder.{key}" if key.startswith("up.") else key: (
+            tensor.permute(0, 1, 4, 3, 2).contiguous() if tensor.ndim == 5 else tensor
+        )
+        for key, tensor in tensors.items()
+    }
+
+
+def _nnunet(encoder: Encoder, out: Path) -> None:
+    sizes = encoder.adaptation.architecture
+    assert isinstance(sizes, UNetSizes), "the others were refused"
+    write_bytes(out / NNUNET_WEIGHTS, _saved({"network_weights": as_nnunet(encoder.tensors)}))
+    network = Path(synth_ct_unet.__file__)
+    write_text(out / network.name, network.read_text())
+    plan = {
+        "network_class_name": f"{network.stem}.{synth_ct_unet.UNet.__name__}",
+        "arch_kwargs": {"width": sizes.width, "levels": sizes.levels, "norm": sizes.norm},
+        "_kw_requiring_import": [],
+    }
+    write_text(out / NNUNET_PLAN, json.dumps(plan, indent=1))
+    usage = f"""
+With this folder on the `PYTHONPATH`, `{NNUNET_PLAN}` as `architecture` of a configuration of the
+plans, spacing and window as above, and sides of the patch that {2 ** (sizes.levels - 1)} divides:
+
+    nnUNetv2_train DATASET 3d_fullres FOLD -tr nnUNetTrainerNoDeepSupervision \\
+        -pretrained_weights {NNUNET_WEIGHTS}
+
+**Axes.** The kernels are turned to nnU-Net's C Z Y X. Images must be stored in RAS order, as all of
+ours are: nnU-Net takes files as they lie.
+
+**Intensity.** nnU-Net's `CTNormalization` shows other values than this network was pretrained on.
+Write images that are clipped and mapped already, with channel name `noNorm`.
+"""
+    write_text(out / README, _readme(encoder, usage, axes="C Z Y X"))
+
+
 # ---- common ------------------------------------------------------------------------------------
 
 
-def _readme(encoder: Encoder, usage: str) -> str:
+def _readme(encoder: Encoder, usage: str, axes: str = "C X Y Z") -> str:
     adaptation = encoder.adaptation
     shown, sizes = adaptation.input, adaptation.architecture
     low, high = shown.window_hu
@@ -198,7 +260,7 @@ def _readme(encoder: Encoder, usage: str) -> str:
 {sizes.kind}, {len(encoder.tensors)} tensors (`{adaptation.transferred}`){merging}; {trained};
 evidence level `{adaptation.evidence}`. Fingerprint `{encoder.fingerprint}`.
 
-**Input.** Arrays C X Y Z in RAS orientation, {spacing} mm, HU clipped to [{low:g}, {high:g}] and
+**Input.** Arrays {axes} in RAS orientation, {spacing} mm, HU clipped to [{low:g}, {high:g}] and
 mapped to [-1, 1]. Everything else is in the adaptation record.
 {usage}"""
 

@@ -14,7 +14,16 @@ from torch import nn
 
 from pretrain.backbones import Backbone, SwinSizes, UNetSizes, build
 from pretrain.encoder import ADAPTATION, WEIGHTS, Adaptation
-from pretrain.export import NNSSL_PLAN, NNSSL_WEIGHTS, PLAIN, README, SNIPPET, export
+from pretrain.export import (
+    NNSSL_PLAN,
+    NNSSL_WEIGHTS,
+    NNUNET_PLAN,
+    NNUNET_WEIGHTS,
+    PLAIN,
+    README,
+    SNIPPET,
+    export,
+)
 from synth_ct.kit.quarantine import Refused
 from synth_ct.kit.recipe import changed
 
@@ -153,6 +162,46 @@ def test_the_adaptation_plan_leads_to_encoder_stem_and_first_layer(
     assert configuration["spacing"] == [2.5, 2.5, 2.5]
     assert Adaptation.model_validate(plan["synth_ct"]) == adaptation(sizes)
     assert "C X Y Z" in (out / README).read_text()
+
+
+# ---- nnU-Net -----------------------------------------------------------------------------------
+
+
+def test_nnunets_own_loader_takes_all_but_the_head_and_the_network_computes_the_same(
+    random: torch.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "nnunetv2 is not here: `make setup` installs it"
+    loader = pytest.importorskip("nnunetv2.run.load_pretrained_weights", reason=reason)
+    builder = pytest.importorskip("nnunetv2.utilities.get_network_from_plans", reason=reason)
+    folder = publish_encoder(tmp_path / "encoder", UNET, transferred="all_but_head")
+    out = tmp_path / "out"
+    export(folder, out, "nnunet")
+    monkeypatch.syspath_prepend(out)
+    plan = json.loads((out / NNUNET_PLAN).read_text())
+    theirs = builder.get_network_from_plans(
+        plan["network_class_name"],
+        plan["arch_kwargs"],
+        plan["_kw_requiring_import"],
+        input_channels=1,
+        output_channels=1,
+        deep_supervision=False,
+    )
+    loader.load_pretrained_weights(theirs, out / NNUNET_WEIGHTS)
+    ours = trained(UNET)
+    theirs.decoder.seg_layers[0].load_state_dict(ours.out.state_dict())  # type: ignore[union-attr]
+    ct_B1XYZ = torch.rand((2, 1, 8, 12, 16), generator=random)
+    with torch.no_grad():
+        wanted_BKXYZ = ours.eval()(ct_B1XYZ)
+        found_BKZYX = theirs.eval()(ct_B1XYZ.permute(0, 1, 4, 3, 2))
+    torch.testing.assert_close(found_BKZYX.permute(0, 1, 4, 3, 2), wanted_BKXYZ)
+
+
+def test_nnunet_is_given_nothing_that_its_loader_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wants every tensor but the head's"):
+        exported(tmp_path / "unet", UNET, "nnunet")
+    with pytest.raises(ValueError, match=r"skips a head below `\.seg_layers\.`"):
+        exported(tmp_path / "swin", SWIN, "nnunet")
+    assert not (tmp_path / "unet" / "out").exists()
 
 
 # ---- refusals ----------------------------------------------------------------------------------
