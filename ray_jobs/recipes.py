@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from ray_jobs.finetuning import (
     Folds,
-    on_their_own_grid,
+    parity_folds,
     paper_folds,
     paper_holdout,
     small_folds,
@@ -188,10 +188,8 @@ def phantom_study() -> Run:
 
 
 def preprocess_parity() -> Run:
-    """`phantom_study`, each network on pretraining's grid and window and on BTCV's: the cost."""
-    study = phantom_study()
-    twice = changed(study_folds(), networks=on_their_own_grid(study_folds()))
-    return changed(study, name="preprocess_parity", folds=twice)
+    """`phantom_study`, fine-tuned in pretraining's window and in another: the cost of that."""
+    return changed(phantom_study(), name="preprocess_parity", folds=parity_folds())
 
 
 def paper() -> Run:

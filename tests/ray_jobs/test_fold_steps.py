@@ -2,12 +2,14 @@
 
 from collections import Counter
 
-from ray_jobs.finetuning import BTCV_SHOWN, LABELS
+from ray_jobs.finetuning import LABELS, SOFT_TISSUE_HU
 from ray_jobs.fold_steps import RESULTS, shown
 from ray_jobs.plan import Step
 from ray_jobs.recipes import Run, preprocess_parity, scaling, tiny
 from ray_jobs.steps import steps_of
 from reports.protocol import NAME
+from synth_ct.kit.recipe import changed
+from synth_ct.kit.volume import WINDOW_HU
 
 
 def named(run: Run) -> dict[str, Step]:
@@ -53,11 +55,11 @@ def test_scaling_crosses_sizes_of_the_corpus_with_shares_of_the_labels() -> None
     assert shares == dict.fromkeys(LABELS, 4)
 
 
-def test_parity_shows_each_network_both_grids() -> None:
+def test_parity_shows_the_network_both_windows() -> None:
     run = preprocess_parity()
     assert run.folds is not None
     own, other = run.folds.networks.values()
-    assert shown(run, own).spacing_mm == (10.0, 10.0, 10.0)
-    assert shown(run, other) == BTCV_SHOWN
+    assert shown(run, own).window_hu == WINDOW_HU
+    assert shown(run, other) == changed(shown(run, own), window_hu=SOFT_TISSUE_HU)
     steps = named(run)
     assert {"cohorts/bcv_cases", "cohorts/bcv_cases1"} <= steps.keys()
