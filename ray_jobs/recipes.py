@@ -11,9 +11,9 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from ray_jobs.finetuning import (
     Folds,
-    parity_folds,
     paper_folds,
     paper_holdout,
+    parity_folds,
     small_folds,
     study_folds,
     tiny_folds,
