@@ -269,7 +269,7 @@ def run(
     if gpus is not None and not dry_run:
         raise typer.BadParameter("--gpus is for planning: give it with --dry-run")
     if dry_run:
-        _foretell(chosen, folder, until.value, gpus or 0, as_json)
+        _foretell(chosen, folder, until.value, gpus, as_json)
     else:
         _make(chosen, folder, until.value, workers, train_workers, as_json)
 
@@ -294,17 +294,15 @@ def _chosen(recipe: str, settings: list[str] | None) -> "Run":
         raise typer.BadParameter(str(error)) from error
 
 
-def _foretell(chosen: "Run", folder: Path, until: "Stage", gpus: int, as_json: bool) -> None:
-    from ray_jobs import plan
+def _foretell(chosen: "Run", folder: Path, until: "Stage", gpus: int | None, as_json: bool) -> None:
+    from ray_jobs import forecast, plan
     from ray_jobs.steps import steps_of
 
     steps = plan.until(steps_of(chosen), until)
-    results = plan.inspect(steps, folder)
-    short = [s.name for s in steps if s.gpus > gpus]
-    lines = [plan.foretold(step, r, folder) for step, r in zip(steps, results, strict=True)]
-    lines.append(f"more GPUs needed by: {', '.join(short)}" if short else "no step needs more GPUs")
-    rows = [{**asdict(r), "gpus": s.gpus} for r, s in zip(results, steps, strict=True)]
-    tell({"root": str(folder), "steps": rows, "report": None}, lines, as_json)
+    made = forecast.forecast(steps, plan.inspect(steps, folder), folder, gpus or 1)
+    result: dict[str, Any] = {"root": str(folder), "steps": forecast.rows(made), "report": None}
+    result["forecast"] = forecast.as_json(made)
+    tell(result, forecast.told(made, folder, gpus), as_json)
 
 
 def _make(
