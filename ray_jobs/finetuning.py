@@ -50,8 +50,8 @@ def study_folds() -> Folds:
     Pretraining's window is wider, which each fit records. A first layer with instance
     normalisation hardly feels it.
     """
-    cosine = _training(150, 2, warmup=15)
-    unet = _plain("unet", (32, 32, 32), cosine, rate=5e-3)
+    cosine = _training(200, 8, warmup=15)
+    unet = _plain("unet", (16, 16, 16), cosine, rate=5e-3)
     soft = Shown(spacing_mm=(10.0, 10.0, 10.0), window_hu=SOFT_TISSUE_HU)
     return Folds(datasets=_each(FoldsRecipe()), networks={"unet": changed(unet, shown=soft)})
 
