@@ -47,7 +47,7 @@ def finetune(
 ) -> None:
     """Fine-tune and score on every fold; run the same command again to continue.
 
-    Example: synth-ct finetune cohorts/liver fits/ --encoder encoders/mine --recipe tiny
+    Example: synth-ct finetune cohorts/liver study/ --encoder encoders/mine --recipe tiny
     """
     from ray_jobs.cluster import demand_lasting
     from ray_jobs.graph import run_all

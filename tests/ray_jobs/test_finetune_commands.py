@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
+from encoders import publish_encoder
 from fits import CLASSES, make_encoder, make_labelled
+from pretrain_tiny import UNET
 
 from finetune.results import read_results
 from ray_jobs.cli import app
@@ -83,10 +86,13 @@ def test_another_recipe_under_the_same_name_is_refused_by_field(
     assert said.count("\n") == 1
 
 
-def test_other_cases_under_the_same_name_are_refused(
-    command: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_cases_may_move_and_others_of_the_same_name_are_refused(
+    command: list[object], brought: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked(capsys, *command, "--fold", 0)
+    moved = copytree(brought / "Boxes 1", tmp_path / "moved" / "Boxes 1")
+    told = asked(capsys, "finetune", moved, *command[2:], "--fold", 0)
+    assert [fit["status"] for fit in told["fits"]] == ["done"]
     make_labelled(tmp_path / "Boxes 1", patients=4)
     assert synth_ct("finetune", tmp_path / "Boxes 1", *command[2:]) == 1
     assert "choose another OUT" in capsys.readouterr().err
@@ -137,6 +143,21 @@ def test_encoders_that_differ_in_more_than_their_arm_are_not_compared(
     make_encoder(tmp_path / "same", arm="synthetic", seed=9)
     assert synth_ct(*command, "--encoder", tmp_path / "same") == 1
     assert "are both of arm 'synthetic'" in capsys.readouterr().err
+    publish_encoder(tmp_path / "wider", UNET, arm="real", transferred="all_but_head")
+    assert synth_ct(*command, "--encoder", tmp_path / "wider") == 1
+    said = capsys.readouterr().err
+    assert "width 2 against 4" in said
+    assert "spacing_mm (5.0, 5.0, 5.0) against (2.5, 2.5, 2.5)" in said
+
+
+def test_another_grid_than_in_pretraining_is_used_if_asked_for_and_recorded(
+    command: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = ["--set", "folds.networks.unet.shown={spacing_mm = [4, 4, 8]}", "--fold", 0]
+    told = asked(capsys, command[0], command[1], tmp_path / "out", *command[3:], *shown)
+    fit = json.loads((Path(told["fits"][0]["folder"]) / "fit.json").read_text())
+    assert fit["shown"]["spacing_mm"] == [4, 4, 8]
+    assert fit["mismatch"]["spacing_mm"] == [5, 5, 5]
 
 
 def test_a_cohort_without_labels_is_refused_with_the_command_that_makes_one(
