@@ -51,7 +51,8 @@ def nearest(label_XYZ: LabelArray, spacing: tuple[float, ...]) -> LabelArray:
     for side, old, new in zip(label_XYZ.shape, SPACING, spacing, strict=True):
         centres = (np.arange(round(side * old / new)) + 0.5) * new
         index.append((centres / old).astype(int))
-    return label_XYZ[np.ix_(*index)]
+    nearest_XYZ: LabelArray = label_XYZ[np.ix_(*index)]
+    return nearest_XYZ
 
 
 def test_arrays_are_the_case_as_it_is_shown_and_its_nearest_labels(
@@ -60,7 +61,8 @@ def test_arrays_are_the_case_as_it_is_shown_and_its_nearest_labels(
     found = open_cases(cases, SHOWN, cohort.cases, CPU)
     for case, each in zip(cohort.cases, found, strict=True):
         image_XYZ, label_XYZ = each.image_XYZ.numpy(), each.label_XYZ.numpy()
-        assert (image_XYZ.dtype, label_XYZ.dtype) == (np.float32, np.uint8)
+        assert image_XYZ.dtype == np.float32
+        assert label_XYZ.dtype == np.uint8
         np.testing.assert_array_equal(image_XYZ, as_shown(cohort.volume(case), SHOWN))
         own_XYZ = cohort.labels(case).array_XYZ
         np.testing.assert_array_equal(label_XYZ, nearest(own_XYZ, SHOWN.spacing_mm))

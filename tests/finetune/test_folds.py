@@ -95,7 +95,7 @@ def test_a_case_without_a_patient_is_its_own() -> None:
 def test_the_same_seed_draws_the_same_folds_whatever_the_order_of_cases() -> None:
     cases = cohort(30, scans=2)
     shuffled = list(cases.cases)
-    numpy_random(0, "any").shuffle(shuffled)  # type: ignore[arg-type]
+    numpy_random(0, "any").shuffle(shuffled)
     drawn, again = draw(FoldsRecipe(), cases), draw(FoldsRecipe(), of_cases(shuffled))
     assert (drawn.folds, drawn.order) == (again.folds, again.order)
     other = draw(FoldsRecipe(seed=1), cases)
