@@ -3,7 +3,7 @@
 import base64
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune.results import Fit, read_results
 from ray_jobs.costs import Spent, elapsed, read_costs
 from ray_jobs.fold_steps import RESULTS, TABLE
+from ray_jobs.plan import STAGES
 from ray_jobs.recipes import Run, to_toml
 from reports.comparable import name_of
 from reports.compare import comparison
@@ -95,7 +96,7 @@ def gathered(run: Run, inputs: Mapping[str, Path]) -> ReportInput:
         ),
         quarantine=tuple(aside for name in inputs for aside in asides(name, inputs[name])),
         cost=tuple(costs(spent)),
-        not_run=tuple(_not_here(run, len(fits) - len(curves), bool(spent))),
+        not_run=tuple(_not_here(run, len(fits) - len(curves), {each.stage for each in spent})),
     )
 
 
@@ -109,10 +110,10 @@ def _fingerprints(fits: Sequence[Fit], inputs: Mapping[str, Path]) -> dict[str, 
     return found
 
 
-def _not_here(run: Run, without_curve: int, timed: bool) -> Iterator[str]:
+def _not_here(run: Run, without_curve: int, timed: Collection[str]) -> Iterator[str]:
     yield (
-        "Likeness: whether the volumes resemble CT of the same person is measured by "
-        "`synth-ct evaluate`, not here."
+        "Likeness: whether volumes resemble CT of the same person is not on this page; the command "
+        "synth-ct evaluate measures it."
     )
     if run.corpus.gate == "record":
         yield (
@@ -121,8 +122,9 @@ def _not_here(run: Run, without_curve: int, timed: bool) -> Iterator[str]:
         )
     if without_curve:
         yield f"Learning curves: {without_curve} fits have none."
-    if timed:
-        yield "Costs: the time of tries that were killed is not known, and not counted."
+    if untimed := [stage for stage in STAGES[:-1] if stage not in timed]:
+        yield f"Costs: no time was noted of these stages: {', '.join(untimed)}."
+    yield "Costs: the time of tries that were killed is not known, and not counted."
 
 
 # ---- learning curves ---------------------------------------------------------------------------

@@ -176,6 +176,8 @@ def test_made_anew_it_gives_the_same_fits_and_gaps(
     assert second["gaps"] == first["gaps"]
     assert [cost["device_hours"] for cost in second["cost"]] == [4.0]
     assert (tmp_path / "report" / "mlflow_runs.parquet").exists()
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "no time was noted of these stages: cohorts, generator, corpus, encoder." in page
 
 
 def test_without_a_store_asking_for_mlflow_is_a_mistake(
@@ -208,6 +210,25 @@ def test_a_report_of_another_recipe_is_refused(
     keep_recipe(changed(small_run(), seed=9), tmp_path)
     assert synth_ct("report", tmp_path) == 1
     assert "recipe.seed" in capsys.readouterr().err
+
+
+def test_a_run_ends_with_the_page_and_the_way_into_mlflow(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = steps_of(small_run())[-1:]
+    monkeypatch.setattr("ray_jobs.steps.steps_of", lambda run: last)
+    command = ["run", made / RECIPE, "--root", made, "--workers", 0]
+    assert synth_ct(*command) == 0
+    page, shown = capsys.readouterr().out.splitlines()[-2:]
+    assert page == f"report: {made}/report/report.html"
+    assert shown.startswith("MLflow: mlflow ui ")
+    assert synth_ct(*command, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["report"] == f"{made}/report/report.html"
+    assert synth_ct(*command, "--json", "--until", "folds") == 0
+    assert json.loads(capsys.readouterr().out)["report"] is None
+    monkeypatch.setenv(URI, "file:///tmp/runs")
+    assert synth_ct(*command) == 1
+    assert URI in capsys.readouterr().err
 
 
 def test_mlflow_is_told_which_corpora_and_encoders_there_were(made: Path) -> None:
