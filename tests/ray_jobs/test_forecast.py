@@ -181,11 +181,14 @@ def test_jobs_wait_for_inputs_and_devices_and_the_longest_way_goes_first() -> No
     assert scheduled(jobs[:3], 2).seconds == 15
     assert [each.name for each in scheduled(jobs[:3], 2).path] == ["a", "b"]
     assert scheduled(jobs, 2).seconds == 30
+    assert scheduled([job("d", 7.0), *jobs[:3]], 2).seconds == 15
 
 
 def test_nothing_runs_beside_the_driver() -> None:
     jobs = [job("x", 3.0, alone=True), job("y", 4.0, alone=True), job("t", 5.0), job("u", 5.0)]
     assert scheduled(jobs, 8).seconds == 3 + 4 + 5
+    later = [job("t", 5.0), job("u", 1.0), job("x", 2.0, "u", alone=True)]
+    assert scheduled(later, 8).seconds == 5 + 2
     assert scheduled([job("wide", 2.0, slots=2.0), job("t", 5.0)], 2).seconds == 7
 
 
