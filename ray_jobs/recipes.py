@@ -155,7 +155,7 @@ def tiny() -> Run:
 
 
 def small() -> Run:
-    """64 voxels and enough phantoms to learn from: one GPU, under an hour."""
+    """64 voxels and enough phantoms to learn from: one GPU, a few hours."""
     return Run(
         name="small",
         evidence="phantom",
@@ -169,13 +169,13 @@ def small() -> Run:
 
 
 def small_cpu() -> Run:
-    """`small` with narrower networks: two cores, an hour and a half."""
+    """`small`, its generator narrow enough for two cores in an hour and a half."""
     generator = small_cpu_generator()
     return changed(small(), name="small_cpu", gpus=0, generator=generator)
 
 
 def phantom_study() -> Run:
-    """Does pretraining help? 32 voxels, three seeds, 150 fits that learn: two cores, two hours."""
+    """Does pretraining help? 32 voxels, three seeds, 150 fits that learn: two cores, an hour."""
     return Run(
         name="phantom_study",
         evidence="phantom",
