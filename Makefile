@@ -46,6 +46,7 @@ bench: setup  ## tables under docs that are measured; each script says its recip
 	$(BIN)/python benchmarks/corpus_scale.py --write docs/results/corpus_scale.md
 	$(BIN)/python benchmarks/pretrain_reading.py --write docs/results/pretrain_speed.md
 	$(BIN)/python benchmarks/predict_overlap.py --write docs/results/predict_overlap.md
+	$(BIN)/python benchmarks/finetune_speed.py --write docs/results/finetune_speed.md
 	@$(NEED_REAL)
 	$(BIN)/python benchmarks/quality.py --real $(REAL) --write docs/results/quality.md
 	$(BIN)/python benchmarks/field_of_view.py --real $(REAL) --write docs/results/field_of_view.md

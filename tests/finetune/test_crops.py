@@ -52,7 +52,7 @@ def middle(label_XYZ: Tensor) -> int:
 
 def test_a_batch_is_a_function_of_seed_step_and_slot_alone() -> None:
     augmentation = Augmentation(flip=0.5, turn=0.5, scale=0.5, shift=0.5)
-    cases = [*CASES, lopsided()]
+    cases = [lopsided(), CASES[0]]
     every = crops(cases, augmentation)
     asked = [(step, slot) for step in range(6) for slot in range(2)]
     batches = {where: every(*where) for where in asked}
