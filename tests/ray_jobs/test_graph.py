@@ -26,6 +26,7 @@ from little_steps import (
 from ray_jobs import graph, plan
 from ray_jobs.cluster import Cluster, connect
 from ray_jobs.console import guarded
+from ray_jobs.costs import COSTS, read_costs
 from ray_jobs.generators import tiny_generator
 from ray_jobs.graph import FAILED, demand_room, device_of, run_all, run_graph
 from ray_jobs.plan import Result, Step
@@ -58,7 +59,8 @@ def go(
 
 
 def files(root: Path) -> dict[str, bytes]:
-    found = [path for path in root.rglob("*") if path.is_file()]
+    """Of all that is made; what it cost is another every time."""
+    found = [path for path in root.rglob("*") if path.is_file() and path.name != COSTS]
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
@@ -80,6 +82,7 @@ def test_a_graph_leaves_what_the_plain_runner_leaves_and_only_once(
     assert files(root) == files(plain)
     assert len(files(root)) == 8
     assert go(diamond(), root, cluster, ticks) == ["done"] * 4
+    assert [spent.name for spent in read_costs(root)] == [step.name for step in diamond()]
 
 
 def test_steps_that_do_not_need_one_another_overlap(cluster: Cluster, tmp_path: Path) -> None:
