@@ -5,43 +5,73 @@ from math import fsum
 
 from finetune.results import Fit
 from reports.markup import Markup, element, folded, items, joined, paragraph, picture, spaced, table
-from reports.sections import section
-from reports.study import CorpusShown, ReportInput, Sample
-from reports.wording import Words, counted, network
+from reports.sections import QUESTION, section
+from reports.study import CorpusShown, QualityFigure, ReportInput, Sample
+from reports.wording import FIRST_READ, QUALITY, Words, counted, measured, network, quality
 
 LISTED = 12
 """Names of a long list; the rest are counted."""
+DIGITS = 16
+"""Of a digest; `report.json` has it whole."""
 
 
 def corpora(study: ReportInput, words: Words) -> Markup:
-    """How good the volumes were that networks were pretrained on."""
-    shown = [_corpus(corpus, words) for corpus in study.corpora]
+    """How good the volumes were that networks were pretrained on; first those in question."""
+    shown = sorted(study.corpora, key=lambda corpus: corpus.arm != QUESTION[0])
     empty = paragraph("No corpus was looked at.")
-    return section("corpora", "The corpora", *(shown or [empty]))
+    return section("corpora", "The corpora", *([_corpus(c, words) for c in shown] or [empty]))
 
 
 def _corpus(corpus: CorpusShown, words: Words) -> Markup:
-    rows = [[f.name, *(f"{v:.4g}" for v in (f.low, f.median, f.high))] for f in corpus.figures]
     counts = (
         f"{counted(corpus.committed, 'volume')}, {corpus.rejected} rejected by the quality gate, "
         f"{counted(corpus.quarantined, 'input')} set aside. Digest "
     )
-    rule = f"The worst, the median and the best volume by {corpus.ranked_by}; nobody chose them."
-    synthetic = " SYNTHETIC: made by a network, not measured, not for diagnosis."
-    parts = [
-        element("h3", words.arm(corpus.arm)),
-        paragraph(counts, element("code", corpus.digest), "."),
-    ]
-    if rows:
-        low, high = (f"{end} ({corpus.spread})" for end in ("Low", "High"))
-        parts.append(table("Quality figures", ["Figure", low, "Median", high], rows))
-    if corpus.samples:
-        samples = [_sample(sample, corpus.ranked_by) for sample in corpus.samples]
-        parts += [
-            paragraph(rule, synthetic * (corpus.arm != "real")),
-            element("div", *samples, class_="samples"),
+    digest = element("code", corpus.digest[:DIGITS])
+    told = joined([*_quality(corpus), *_samples(corpus)])
+    if told and corpus.arm != QUESTION[0]:
+        told = folded("How good they are", told)
+    return joined([element("h3", words.arm(corpus.arm)), paragraph(counts, digest, "."), told])
+
+
+def _quality(corpus: CorpusShown) -> list[Markup]:
+    """The figures that a reader needs, and the others."""
+    known = list(QUALITY)
+    place = {name: n for n, name in enumerate(known)}
+    figures = sorted(corpus.figures, key=lambda f: place.get(f.name, len(known)))
+    first = [f for f in figures if f.name in known[:FIRST_READ]]
+    rest = [f for f in figures if f not in first]
+    tables = [_figures("Quality of the volumes", first, corpus.spread)] if first else []
+    if rest:
+        title = f"{len(rest)} further quality figures"
+        tables.append(folded(title, _figures("Further figures", rest, corpus.spread)))
+    return tables
+
+
+def _figures(caption: str, figures: list[QualityFigure], spread: str) -> Markup:
+    rows = [
+        [
+            quality(f.name),
+            f"{measured(f.name, f.median)} [{measured(f.name, f.low)}, {measured(f.name, f.high)}]",
         ]
-    return joined(parts)
+        for f in figures
+    ]
+    return table(caption, ["Figure", f"Median [{spread}]"], rows)
+
+
+def _samples(corpus: CorpusShown) -> list[Markup]:
+    if not corpus.samples:
+        return []
+    by = quality(corpus.ranked_by)
+    rule = f"The worst, the median and the best volume by {by}; nobody chose them."
+    films = any(sample.radiograph for sample in corpus.samples)
+    beside = " With each, the radiograph that it was made from." * films
+    synthetic = " SYNTHETIC: made by a network, not measured, not for diagnosis."
+    samples = [_sample(sample, corpus.ranked_by) for sample in corpus.samples]
+    return [
+        paragraph(rule, beside, synthetic * (corpus.arm != "real")),
+        element("div", *samples, class_="samples"),
+    ]
 
 
 def _sample(sample: Sample, figure: str) -> Markup:
@@ -49,7 +79,7 @@ def _sample(sample: Sample, figure: str) -> Markup:
     if sample.radiograph is not None:
         pictures.append(picture(sample.radiograph, f"The radiograph that {sample.id} is made from"))
     said = element(
-        "figcaption", element("strong", sample.rank), f": {figure} {sample.value:.4g}, ",
+        "figcaption", element("strong", sample.rank), f": {measured(figure, sample.value)}, ",
         element("code", sample.id), "" if sample.radiograph else ", no radiograph",
     )  # fmt: skip
     return element("figure", element("div", *pictures, class_="pair"), said, class_="sample")

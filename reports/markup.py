@@ -50,7 +50,7 @@ def items(texts: Iterable[str]) -> Markup:
 def table(
     caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1
 ) -> Markup:
-    """A table whose first `words` columns are text; on a phone each row becomes a card."""
+    """A table whose first `words` columns are text; on a phone long rows become cards."""
     titles = element(
         "tr", *(element("th", t, scope="col", class_=_kind(n, words)) for n, t in enumerate(head))
     )
@@ -59,7 +59,8 @@ def table(
         for named in (enumerate(zip(head, row, strict=True)) for row in rows)
     ]
     parts = (element("caption", caption), element("thead", titles), element("tbody", *body))
-    return element("div", element("table", *parts, class_="cards"), class_="scroll")
+    kind = "cards" if len(head) > 2 else "pairs"
+    return element("div", element("table", *parts, class_=kind), class_="scroll")
 
 
 def folded(title: str, *children: str) -> Markup:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from reports.mlflow_kept import keep_runs, read_runs
 from reports.mlflow_runs import Run, Runs, Study, Used, charts, runs_of
 from reports.mlflow_store import URI, Store
+from synth_ct.kit.progress import progress
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -283,11 +284,12 @@ class _Shelf:
 
 def _write(shelf: _Shelf, study: Run, wanted: list[Run]) -> None:
     """The study is first to begin and last to end: what is not whole does not look whole."""
-    with _running(shelf, study) as whole:
+    with _running(shelf, study) as whole, progress("MLflow", len(wanted)) as tick:
         for run in wanted:
             if run is not study:
                 with _running(shelf, run) as one:
                     _fill(shelf.client, run, one)
+            tick()
         _fill(shelf.client, study, whole)
 
 

@@ -104,6 +104,7 @@ def numbers(study: ReportInput) -> dict[str, Any]:
             "date": study.date,
             "recipe": study.provenance.recipe,
             "code": study.provenance.code,
+            "corpora": {corpus.arm: corpus.digest for corpus in study.corpora},
             "versions": dict(study.provenance.versions),
             "fingerprints": dict(study.provenance.fingerprints),
             "fits": {_name(fit): fit.fingerprint for fit in study.fits},

@@ -159,6 +159,7 @@ def _gap_cells(row: GapRow, words: Words) -> list[str]:
 def scratch(study: ReportInput, words: Words) -> Markup:
     """How good the networks are without pretraining, beside what others report."""
     cells = [cell for cell in study.comparison.cells if cell.arm == SCRATCH]
+    real = words.evidence == "real"
     weak = [element("strong", cell.weak_baseline) for cell in cells if cell.weak_baseline]
     return section(
         "scratch",
@@ -166,7 +167,7 @@ def scratch(study: ReportInput, words: Words) -> Markup:
         paragraph("A gain over a network that was trained badly says little."),
         _dice_table("Mean organ Dice of scratch in per cent, over patients", cells, words),
         items(weak),
-        _quoted("Published Dice", _published(study.quotes, "dice_percent"), words),
+        _quoted("Published Dice", _published(study.quotes, "dice_percent"), words, fold=not real),
     )
 
 
@@ -229,18 +230,17 @@ def _published(quotes: Sequence[Quote], metric: str) -> list[Quote]:
     return [q for q in quotes if q.metric == metric and q.dataset.startswith(PUBLISHED)]
 
 
-def _quoted(title: str, quotes: Sequence[Quote], words: Words) -> Markup:
+def _quoted(title: str, quotes: Sequence[Quote], words: Words, *, fold: bool = False) -> Markup:
     """Numbers of others, word for word; on a page about phantoms without talk of their CT."""
     rows = [[q.system, q.dataset, q.text, f"{q.source}; {_doubts(q, words)}"] for q in quotes]
     head = ["System", "Data set", "Value", "From"]
-    other = "" if words.evidence == "real" else " They are of patients: no yardstick for this run."
-    return element(
-        "aside",
-        element("h3", title),
-        paragraph(f"Quoted, not measured here.{other}", class_="faint"),
-        table("Quoted values", head, rows, words=4),
-        class_="quoted",
-    )
+    values = table("Quoted values", head, rows, words=4)
+    said = "Quoted, not measured here."
+    if words.evidence != "real":
+        said += " They are of patients: no yardstick for this run."
+    values = folded(f"{len(rows)} values", values) if fold else values
+    heading = element("h3", title)
+    return element("aside", heading, paragraph(said, class_="faint"), values, class_="quoted")
 
 
 def _doubts(quote: Quote, words: Words) -> str:
@@ -260,7 +260,7 @@ def organs(study: ReportInput, words: Words) -> Markup:
         "organs",
         "Organ by organ",
         paragraph("Dice in per cent; below it, the gap over scratch in points. No test is made."),
-        element("div", *(_heat(p, cells, words) for p in places_of(cells)), class_="panels"),
+        element("div", *(_heat(p, cells, words) for p in places_of(cells)), class_="heats"),
     )
 
 
@@ -271,7 +271,7 @@ def _heat(place: Where, cells: Sequence[OrganCell], words: Words) -> Markup:
     title = f"{words.dataset(place[0])}, {network(place[1])}"
     head = element(
         "tr", element("th", "Organ", scope="col"),
-        *(element("th", words.arm(arm), scope="col") for arm in arms),
+        *(element("th", words.arm(arm).replace("_", " "), scope="col") for arm in arms),
     )  # fmt: skip
     body = [
         element(

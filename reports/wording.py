@@ -42,13 +42,33 @@ MEANING: Mapping[str, str] = {
     "mixed": "pretrained on synthetic and {ct} by turns",
 }
 EVIDENCE: Mapping[str, str] = {
-    "plumbing": "Plumbing: this run answers no scientific question. Its trainings take seconds, so "
-    "its networks have not learned enough to compare anything. It shows that every part runs "
-    "and that the parts fit together; its numbers are noise.",
-    "phantom": "Phantoms: procedural patients throughout. The result holds for phantoms and says "
-    "how the method behaves under known conditions; it is not evidence about patients.",
-    "real": "Real data: radiographs and CT of patients.",
+    "plumbing": "Trainings take seconds here, so the networks have not learned enough to compare "
+    "anything. The run shows that every part works and that the parts fit together; its numbers "
+    "are noise.",
+    "phantom": "Procedural patients throughout. The result holds for them and says how the method "
+    "behaves under known conditions; it is not evidence about real patients.",
+    "real": "Radiographs and CT of patients.",
 }
+QUALITY: Mapping[str, str] = {
+    "reprojection_gain": "likeness to its own film, less that to other patients'",
+    "nearest_hu": "distance to the nearest training volume, HU",
+    "lung_share": "lungs, share of the volume",
+    "lung_hu": "lungs, median HU",
+    "soft_hu": "soft tissue, median HU",
+    "bone_hu": "bone, median HU",
+    "body_share": "body, share of the volume",
+    "fat_hu": "fat, median HU",
+    "flesh_hu": "body without lungs, median HU",
+    "lesser_lung_share": "lesser lung, share of its half",
+    "reprojection": "likeness to its own film",
+    "reprojection_others": "likeness to other patients' films",
+    "film_of_nearest": "likeness of its film to that of the nearest training volume",
+    "towards_right": "left and right as in training volumes",
+    "towards_front": "front and back as in training volumes",
+    "towards_head": "head and feet as in training volumes",
+}
+"""What the quality gate measures; the first `FIRST_READ` are what a reader needs."""
+FIRST_READ = 6
 
 
 class Words:
@@ -198,6 +218,18 @@ def counted(count: int, thing: str) -> str:
 def estimate(row: GapRow) -> str:
     """`+5.0 [4.0, 6.0]`."""
     return f"{number(row.gap, sign=True)} [{number(row.lo)}, {number(row.hi)}]"
+
+
+def quality(name: str) -> str:
+    """What a quality figure measures; one's own keeps its name."""
+    return QUALITY.get(name, name)
+
+
+def measured(name: str, value: float) -> str:
+    """A quality figure's value: HU whole, shares and likenesses to a hundredth."""
+    known = ".0f" if name.endswith("_hu") else ".2f"
+    text = f"{value:{known if name in QUALITY else '.4g'}}"
+    return text.replace("-", "\N{MINUS SIGN}") if text.strip("-0.") else text.removeprefix("-")
 
 
 def signed(value: float) -> str:

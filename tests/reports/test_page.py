@@ -15,8 +15,9 @@ from reports.compare import comparison
 from reports.figures import BINS, limits, mean_curve, thinned, ticks
 from reports.markup import Markup, element, joined
 from reports.page import page, write_report
-from reports.study import Aside, ReportInput, chosen
-from reports.wording import Words, estimate, number, p_value
+from reports.study import Aside, QualityFigure, ReportInput, chosen
+from reports.wording import FIRST_READ, QUALITY, Words, estimate, measured, number, p_value
+from synth_ct.quality.verdict import FIGURES
 
 CLAIMS = r"\b(better|worse|higher|lower|equivalent|raises|lowers|negligible|not shown)\b"
 POLICY = "default-src 'none'"
@@ -50,11 +51,18 @@ def answer_in(html: str) -> str:
 def test_a_plumbing_page_says_that_it_answers_nothing_and_claims_nothing() -> None:
     assert answer_in(whole("plumbing")) == "This run answers no scientific question."
     text = text_of(whole("plumbing"))
-    assert "trainings take seconds" in text
+    assert "Trainings take seconds" in text
     results = text[: text.index("Not shown here")]
     without_links = results.replace("not shown here", "")
     assert not re.search(CLAIMS, without_links)
     assert "no statement" in text
+
+
+@pytest.mark.parametrize("evidence", ["phantom", "plumbing", "real"])
+def test_the_evidence_level_is_named_once(evidence: str) -> None:
+    box = re.search(r'<p class="evidence.*?</p>', whole(evidence), re.S)
+    assert box
+    assert len(re.findall(evidence, text_of(box[0]), re.I)) == 1
 
 
 @pytest.mark.parametrize("evidence", ["phantom", "plumbing"])
@@ -175,6 +183,46 @@ def test_the_papers_numbers_stand_beside_the_figure_and_never_in_it() -> None:
     assert "whether the two are networks or data sets is not said" in quoted
     drawn = "".join(re.findall(r"<svg.*?</svg>", html, re.S))
     assert "+3.1" not in drawn
+
+
+# ---- corpora -----------------------------------------------------------------------------------
+
+
+def test_what_the_gate_measures_has_a_plain_name() -> None:
+    assert set(QUALITY) == set(FIGURES)
+
+
+def test_a_reader_sees_few_quality_figures_and_finds_the_rest_folded() -> None:
+    one = whole_study()
+    figures = tuple(QualityFigure(name=n, low=-1.0, median=0.0, high=1.0) for n in (*FIGURES, "x"))
+    corpus = replace(one.corpora[1], figures=figures)
+    html = page(replace(one, corpora=(corpus,)))
+    html = html[html.index('id="corpora"') : html.index('id="quarantine"')]
+    fold = re.search(r"<details>.*?</details>", html, re.S)
+    assert fold
+    open_, folded = text_of(html.replace(fold[0], "")), text_of(fold[0])
+    for n, plain in enumerate(QUALITY.values()):
+        assert plain in (open_ if n < FIRST_READ else folded)
+    assert f"{len(figures) - FIRST_READ} further quality figures" in folded
+    assert " x 0 [\N{MINUS SIGN}1, 1]" in folded, "one's own keeps its name"
+    assert not re.search("|".join(f"{name}\\b" for name in FIGURES), open_ + folded)
+
+
+def test_the_corpus_in_question_comes_first_and_the_others_are_folded() -> None:
+    html = whole("phantom")
+    html = html[html.index('id="corpora"') : html.index('id="quarantine"')]
+    made, source = html.index("<h3>synthetic CT"), html.index("<h3>source CT")
+    assert made < html.index('class="samples"') < source
+    assert html.index('class="samples"', source) > html.index("<details>", source)
+
+
+def test_a_digest_is_short_on_the_page_and_whole_for_machines(tmp_path: Path) -> None:
+    one, digest = whole_study(), "0123456789abcdef" * 4
+    write_report(replace(one, corpora=(replace(one.corpora[1], digest=digest),)), tmp_path)
+    assert digest[:17] not in (html := (tmp_path / "report.html").read_text())
+    assert digest[:16] in html
+    said = json.loads((tmp_path / "report.json").read_text())
+    assert said["provenance"]["corpora"] == {"synthetic": digest}
 
 
 # ---- how it is made ----------------------------------------------------------------------------
@@ -314,6 +362,12 @@ def test_numbers_round_honestly() -> None:
     assert (number(-0.04), number(-0.06), number(None)) == ("0.0", "\N{MINUS SIGN}0.1", "–")  # noqa: RUF001
     assert p_value(0.0499) == "= 0.050", "never rounded down to significance"
     assert (p_value(0.0501), p_value(0.0004)) == ("= 0.051", "< 0.001")
+
+
+def test_hounsfield_units_are_whole_and_likenesses_are_not() -> None:
+    said = (measured("lung_hu", -712.4), measured("reprojection", 0.6207), measured("x", 0.12345))
+    assert said == ("\N{MINUS SIGN}712", "0.62", "0.1235")
+    assert measured("reprojection_others", -0.0009) == "0.00"
 
 
 def test_an_arm_of_ones_own_has_its_own_name() -> None:

@@ -72,6 +72,22 @@ def test_no_drawing_has_words_outside_it(
     assert tab.ask(outside) == []
 
 
+def test_no_column_of_an_organ_table_is_hidden_on_a_desk(crowded: Path, tab: Page) -> None:
+    tab.open(crowded, width=1100)
+    hidden = """[...document.querySelectorAll('.heat')].filter(one =>
+        one.scrollWidth > one.parentElement.clientWidth + 1).length"""
+    assert tab.ask(hidden) == 0
+
+
+def test_a_volume_is_large_enough_to_be_seen(report: Path, tab: Page) -> None:
+    narrowest = """Math.min(...[...document.querySelectorAll('.pair img:first-child')].map(
+        one => one.getBoundingClientRect().width))"""
+    for screen, width in ((1200, 500), (390, 320)):
+        tab.open(report, width=screen)
+        tab.ask(OPEN)
+        assert tab.ask(narrowest) > width
+
+
 def test_it_asks_nobody_and_its_own_policy_lets_its_style_pass(report: Path, tab: Page) -> None:
     tab.requests.clear()
     tab.open(report)
