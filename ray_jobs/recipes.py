@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from ray_jobs import faults
 from ray_jobs.finetuning import (
     Folds,
     paper_folds,
@@ -326,19 +327,19 @@ def with_settings(run: Run, settings: list[str]) -> Run:
         *parents, leaf = path.strip().split(".")
         place = fields
         for depth, parent in enumerate(parents):
-            place = _existing(place, parent, ".".join(parents[:depth]))
-        _existing(place, leaf, ".".join(parents))
+            place = _existing(place, parent, parents[:depth])
+        _existing(place, leaf, parents)
         place[leaf] = _value(text.strip())
     return checked(fields, "--set")
 
 
-def _existing(place: Any, name: str, where: str) -> Any:
+def _existing(place: Any, name: str, where: list[str]) -> Any:
     if isinstance(place, dict) and name in place:
         return place[name]
-    names = sorted(place) if isinstance(place, dict) else []
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names) or 'none'}"
-    raise ValueError(f"the recipe has no field {'.'.join(filter(None, (where, name)))!r}; {hint}")
+    if not isinstance(place, dict):
+        is_now = NOTHING if place is None else "no table"
+        raise ValueError(f"--set: {'.'.join([*where, name])}: {'.'.join(where)} is {is_now} here")
+    raise ValueError(f"--set: {faults.unknown(where, name, place, ())}")
 
 
 def _value(text: str) -> Any:
@@ -354,11 +355,4 @@ def checked(fields: dict[str, Any], origin: str) -> Run:
     try:
         return Run.model_validate(fields)
     except ValidationError as error:
-        faults = [": ".join(filter(None, _said(e["loc"], e["msg"]))) for e in error.errors()]
-        raise ValueError(f"{origin}: {'; '.join(faults)}") from error
-
-
-def _said(place: tuple[int | str, ...], message: str) -> tuple[str, str]:
-    """A field as a person writes it, and what is wrong with it in our own words."""
-    named = ".".join(str(part) for part in place if part not in (MADE, INGESTED))
-    return named, message.removeprefix("Value error, ")
+        raise ValueError(f"{origin}: {faults.told(error, Run)}") from error

@@ -1,11 +1,21 @@
 """Recipes: valid, named after their functions, and the same as text."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from ray_jobs.recipes import RECIPES, find_recipe, read_toml, tiny, to_toml, with_settings
+from ray_jobs.recipes import (
+    RECIPES,
+    checked,
+    find_recipe,
+    read_toml,
+    tiny,
+    to_toml,
+    with_settings,
+)
 from synth_ct.kit.recipe import changed
 from synth_ct.phantom.chest_xray import FAMILY as RADIOGRAPHS_FAMILY
 
@@ -53,8 +63,8 @@ def test_recipes_are_frozen() -> None:
         ("generator.denoiser.sizes.multipliers=[true, 2]", "multipliers: true and false are no"),
         ("generator.autoencoder.adversary.start=999", 'say adversary = "none"'),
         ("folds.networks.unet.network=vnet", "network is 'vnet', and pretraining has swin, unet"),
-        ("folds.networks.unet.checkpoint=best", "checkpoint: Input should be 'last'"),
-        ("pretraining.networks.unet.transfer=head", "transfer: Input should be 'encoder'"),
+        ("folds.networks.unet.checkpoint=best", "checkpoint = 'best': must be 'last'$"),
+        ("pretraining.networks.unet.transfer=head", "transfer = 'head': must be 'encoder'"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_in_our_own_words(setting: str, said: str) -> None:
@@ -82,10 +92,75 @@ def test_what_would_share_a_folder_or_does_not_fit_the_pairs_is_refused() -> Non
     [
         ('name = "x"\n', r"evidence: .*; seed: .*; cohorts: "),
         ("name = ", "is not TOML"),
-        (to_toml(tiny()) + "\n[typo]\na = 1\n", "typo: Extra inputs"),
+        (to_toml(tiny()) + "\n[typo]\na = 1\n", "typo: unknown; there are ablations, "),
     ],
 )
 def test_a_bad_file_is_refused_by_field(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(ValueError, match=said):
         read_toml(tmp_path / "a.toml")
+
+
+FIT = "folds.networks.unet"
+BACKBONE, OBJECTIVE = "pretraining.networks.unet.backbone", "pretraining.networks.unet.objective"
+KINDS = "'swin_unetr' or 'unet'"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (f"{FIT}.rate", 0, " = 0: must be greater than 0"),
+        ("gpus", float("inf"), " = inf: must be finite, at least 0"),
+        ("seed", 1.5, " = 1.5: must be a whole number, at least 0"),
+        ("cohorts.ct.size", "x", " = 'x': must be a whole number, at least 32 and at most 128"),
+        ("generator.size", 40, " = 40: must be at least 32 and at most 128 and a multiple of 16"),
+        ("evidence", "none", " = 'none': must be 'plumbing', 'phantom' or 'real'"),
+        ("name", None, " = none: must be text"),
+        ("corpus.restyled", 3, " = 3: must be true or false"),
+        (f"{FIT}.training", 3, " = 3: must be a table"),
+        (f"{FIT}.crop.sides", [9] * 4, " = [9, 9, 9, 9]: must have at most 3 items, not 4"),
+        (f"{FIT}.crop.sides", [9, "x", 9], ".1 = 'x': must be a whole number"),
+        (f"{FIT}.rat", 1, ": unknown; did you mean 'rate'?"),
+        ("cohorts.ct.cuont", 1, ": unknown; did you mean 'count'?"),
+        ("cohorts.ct.importr", "lidc", ": unknown; did you mean 'importer'?"),
+        ("cohorts.ct", {"importer": "lidc", "sead": 1}, ".sead: unknown; did you mean 'seed'?"),
+        ("cohorts.ct", {"importer": "lidc", "kind": 1}, ".kind: unknown; there are importer, seed"),
+        (f"{BACKBONE}.widht", 4, ": unknown; did you mean 'width'?"),
+        (f"{OBJECTIVE}.depths", 4, ": unknown; there are block, decoder, hidden, kind"),
+        (BACKBONE, {"kind": "vit"}, f".kind = 'vit': must be {KINDS}"),
+        (BACKBONE, {"width": 4}, f".kind: missing; must be {KINDS}"),
+        (BACKBONE, 7, " = 7: must be a table"),
+    ],
+)
+def test_a_fault_names_key_value_and_what_is_allowed(key: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(f'mine.toml: {key}{said}')}$"):
+        checked(with_value(key, value), "mine.toml")
+
+
+def with_value(key: str, value: Any) -> dict[str, Any]:
+    """`tiny` as a table, with something else at one place."""
+    fields = tiny().model_dump(mode="json")
+    *parents, leaf = key.split(".")
+    place = fields
+    for parent in parents:
+        place = place[parent]
+    place[leaf] = value
+    return fields
+
+
+def test_a_key_with_a_line_break_stays_on_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^a: se\\ned: unknown; did you mean 'seed'\?$"):
+        checked(with_value("se\ned", 1), "a")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (f"{FIT}.rat=1", f"{FIT}.rat: unknown; did you mean 'rate'?"),
+        ("seed.x=1", "seed.x: seed is no table here"),
+        (f"{FIT}.shown.x=1", f"{FIT}.shown.x: {FIT}.shown is none here"),
+    ],
+)
+def test_an_override_of_what_is_not_there_is_refused_by_its_key(setting: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(f'--set: {said}')}$"):
+        with_settings(tiny(), [setting])
