@@ -12,7 +12,7 @@ from synth_ct.corpus import Crops, Volumes
 from synth_ct.kit.axes import Grid
 from synth_ct.kit.loop import Training
 from synth_ct.kit.seeds import numpy_random
-from synth_ct.kit.volume import window
+from synth_ct.kit.volume import WINDOW_HU, window
 
 Read = Callable[[int], Tensor]
 """crop k, 1XYZ in [-1, 1]."""
@@ -32,12 +32,14 @@ def of_volumes(volumes: Volumes, crop_XYZ: Grid, seed: int, count: int) -> Read:
     return lambda k: crops[k].ct_1XYZ
 
 
-def of_primitives(crop_XYZ: Grid, seed: int, volumes: int) -> Read:
+def of_primitives(
+    crop_XYZ: Grid, seed: int, volumes: int, window_hu: tuple[float, float] = WINDOW_HU
+) -> Read:
     """As many random bodies as another arm has volumes; each crop is one of them, whole."""
 
     def read(k: int) -> Tensor:
         random = numpy_random(seed, "primitives", k % volumes)
-        return torch.from_numpy(window(primitive_volume(random, crop_XYZ)))[None]
+        return torch.from_numpy(window(primitive_volume(random, crop_XYZ), window_hu))[None]
 
     return read
 

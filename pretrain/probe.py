@@ -17,6 +17,7 @@ from synth_ct.cohort import Split
 from synth_ct.corpus import Cache, Corpus, Volumes
 from synth_ct.kit.axes import Grid
 from synth_ct.kit.seeds import numpy_random
+from synth_ct.kit.volume import WINDOW_HU
 
 DRAWS = 500
 RIDGE = 1e-2
@@ -91,12 +92,19 @@ def _with_interval(
     return Answer(float(base - wrong_V.sum() / spread_V.sum()), float(low), float(high))
 
 
-def placed_crops(corpus: Corpus, split: Split, crop_XYZ: Grid, count: int, seed: int) -> Placed:
+def placed_crops(
+    corpus: Corpus,
+    split: Split,
+    crop_XYZ: Grid,
+    count: int,
+    seed: int,
+    window_hu: tuple[float, float] = WINDOW_HU,
+) -> Placed:
     """Crops of half a volume's sides, at random, brought to the size the backbone is given.
 
     Smaller than what it was trained on, so that there is somewhere to be.
     """
-    volumes = Volumes(corpus, split, cache=Cache())
+    volumes = Volumes(corpus, split, cache=Cache(), window_hu=window_hu)
     random = numpy_random(seed, f"probe {split}")
     crops, places, numbers = [], [], random.integers(0, len(volumes), count)
     for number in numbers.tolist():

@@ -28,6 +28,7 @@ from synth_ct.kit.numerics import numerics
 from synth_ct.kit.place import Place, fit
 from synth_ct.kit.recipe import Recipe
 from synth_ct.kit.seeds import seed_for
+from synth_ct.kit.volume import WINDOW_HU
 
 PROBE = "probe.json"
 PROBED: tuple[Split, Split] = ("train", "val")
@@ -42,6 +43,8 @@ class Network(Recipe):
     transfer: Transferred = "encoder"
     crop: Grid = (96, 96, 96)
     """Voxels; smaller volumes are padded with air."""
+    window_hu: tuple[float, float] = WINDOW_HU
+    """HU that become [-1, 1]."""
     rate: float = Field(default=1e-4, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     alarms: Alarms = Alarms()
@@ -136,10 +139,19 @@ def _source(recipe: PretrainRecipe, corpora: Sequence[Corpus]) -> Read:
     network, training = recipe.network, recipe.network.training
     if recipe.arm == "primitives":
         assert recipe.volumes is not None, "demanded by the recipe"
-        return of_primitives(network.crop, training.seed, recipe.volumes)
+        return of_primitives(network.crop, training.seed, recipe.volumes, network.window_hu)
     count = (training.steps + 1) * training.global_batch
     most = None if recipe.volumes is None else -(-recipe.volumes // len(corpora))
-    volumes = [Volumes(corpus, "train", cache=Cache(), most=most) for corpus in corpora]
+    volumes = [
+        Volumes(corpus, "train", cache=Cache(), window_hu=network.window_hu, most=most)
+        for corpus in corpora
+    ]
+    for each, corpus in zip(volumes, corpora, strict=True):
+        if most is not None and len(each) < most:
+            raise ValueError(
+                f"{corpus.folder} has {len(each)} training volumes, and every arm is to see "
+                f"{most} of a corpus: set pretraining.volumes lower, or make a larger corpus"
+            )
     reads = [of_volumes(each, network.crop, training.seed, count) for each in volumes]
     return lambda k: reads[k % len(reads)](k // len(reads))
 
@@ -154,7 +166,9 @@ def asked(network: Network, corpora: Sequence[Corpus], backbone: Backbone) -> Mi
     device = next(backbone.parameters()).device
     seed = seed_for(network.training.seed, "probe")
     known, others = (
-        placed_crops(corpora[0], split, network.crop, network.probe_crops, seed).to(device)
+        placed_crops(
+            corpora[0], split, network.crop, network.probe_crops, seed, network.window_hu
+        ).to(device)
         for split in PROBED
     )
     return misses(backbone, known, others)
@@ -185,6 +199,7 @@ def _adaptation(recipe: PretrainRecipe, corpora: Sequence[Corpus], device: str) 
         transferred=network.transfer,
         input=Input(
             spacing_mm=recipe.spacing_mm,
+            window_hu=network.window_hu,
             crop_XYZ=network.crop,
             volume_XYZ=shapes.pop() if len(shapes) == 1 else None,
         ),

@@ -18,8 +18,6 @@ from synth_ct.kit.schedule import Rate
 
 LABELS = (0.1, 0.2, 0.5, 1.0)
 """Shares of the training patients whose labels are there; each lies in the next."""
-SOFT_TISSUE_HU = (-175.0, 250.0)
-"""The window of Swin UNETR's code for BTCV."""
 
 
 class Folds(Recipe):
@@ -45,21 +43,19 @@ def tiny_folds() -> Folds:
 
 
 def study_folds() -> Folds:
-    """Half a minute of one core a fit, and enough to learn: organs in a window of soft tissue.
-
-    Pretraining's window is wider, which each fit records. A first layer with instance
-    normalisation hardly feels it.
-    """
-    cosine = _training(200, 8, warmup=15)
-    unet = _plain("unet", (16, 16, 16), cosine, rate=5e-3)
-    soft = Shown(spacing_mm=(10.0, 10.0, 10.0), window_hu=SOFT_TISSUE_HU)
-    return Folds(datasets=_each(FoldsRecipe()), networks={"unet": changed(unet, shown=soft)})
+    """Seconds of one core a fit, and enough to learn: small crops, around organs."""
+    cosine = _training(200, 8, warmup=20)
+    return Folds(
+        datasets=_each(FoldsRecipe()),
+        networks={"unet": _plain("unet", (16, 16, 16), cosine, rate=3e-3)},
+    )
 
 
 def parity_folds() -> Folds:
-    """The study's, beside the same network in the window it was pretrained in."""
-    soft = study_folds().networks["unet"]
-    return changed(study_folds(), networks={"unet": changed(soft, shown=None), "unet_soft": soft})
+    """The study's, beside the same network in another window than it was pretrained in."""
+    own = study_folds().networks["unet"]
+    wide = changed(own, shown=Shown(spacing_mm=(10.0, 10.0, 10.0)))
+    return changed(study_folds(), networks={"unet": own, "unet_wide": wide})
 
 
 def small_folds() -> Folds:

@@ -65,7 +65,11 @@ def protocol(folds: Folds, pretraining: Pretraining) -> Protocol:
 
 def shown(run: Run, finetuning: Finetuning) -> Shown:
     """The network's own grid and window, or those of pretraining."""
-    return finetuning.shown or Shown(spacing_mm=spacing_mm(working_affine(run.generator.size)))
+    assert run.pretraining is not None, "asked by fold_steps"
+    return finetuning.shown or Shown(
+        spacing_mm=spacing_mm(working_affine(run.generator.size)),
+        window_hu=run.pretraining.networks[finetuning.network].window_hu,
+    )
 
 
 def _folds(dataset: str, recipe: FoldsRecipe, cohort: Step) -> Step:

@@ -15,6 +15,9 @@ from synth_ct.kit.loop import Training
 from synth_ct.kit.recipe import Recipe, changed
 from synth_ct.kit.schedule import Rate
 
+SOFT_TISSUE_HU = (-175.0, 250.0)
+"""The window of Swin UNETR's code for BTCV."""
+
 
 class Pretraining(Recipe):
     """Which encoders a run makes: every network on every arm with every seed."""
@@ -78,7 +81,8 @@ def study_pretraining() -> Pretraining:
         small.networks["unet"],
         backbone=UNetSizes(width=4, norm="instance"),
         crop=(32, 32, 32),
-        rate=3e-3,
+        window_hu=SOFT_TISSUE_HU,
+        rate=1e-3,
         training=changed(_short(300, 2), rate=Rate(shape="cosine", warmup_steps=20)),
     )
     return changed(small, networks={"unet": unet}, volumes=200)
@@ -105,7 +109,7 @@ def small_pretraining() -> Pretraining:
                 training=_cosine(10_000, 8, 100),
             ),
         },
-        volumes=320,
+        volumes=250,
     )
 
 
@@ -134,7 +138,7 @@ def paper_pretraining() -> Pretraining:
                 training=_cosine(50_000, 4, 500),
             ),
         },
-        volumes=730,
+        volumes=700,
     )
 
 

@@ -20,7 +20,7 @@ from synth_ct.corpus.row import voxel_sha256
 from synth_ct.corpus.split import split_of
 from synth_ct.kit.axes import Grid, HuArray
 from synth_ct.kit.seeds import numpy_random
-from synth_ct.kit.volume import AIR_HU, load, window
+from synth_ct.kit.volume import AIR_HU, WINDOW_HU, load, window
 
 TYPES = {
     "id": np.bytes_,
@@ -47,15 +47,15 @@ class Volumes(Dataset[Item]):
         *,
         cache: Cache | None,
         seed: int = 0,
-        windowed: bool = True,
+        window_hu: tuple[float, float] | None = WINDOW_HU,
         most: int | None = None,
     ) -> None:
-        """`cache` None decodes each time; unwindowed is int16 HU. The seed is that of the split.
+        """`cache` None decodes each time; without a window it is HU. The seed is that of the split.
 
         `most` keeps the first so many by id, which is a hash: any of them.
         """
         self.cache = cache
-        self.windowed = windowed
+        self.window_hu = window_hu
         self._folder = corpus.folder
         self._kept = {n: column[:most] for n, column in _kept(corpus, split, seed).items()}
         if not len(self):
@@ -86,7 +86,7 @@ class Volumes(Dataset[Item]):
 
     def item(self, number: int, hu_XYZ: HuArray) -> Item:
         """As a network takes it."""
-        array_XYZ = window(hu_XYZ) if self.windowed else hu_XYZ
+        array_XYZ = hu_XYZ if self.window_hu is None else window(hu_XYZ, self.window_hu)
         return Item(torch.from_numpy(array_XYZ)[None], self._text("id", number))
 
     def _text(self, column: str, number: int) -> str:

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from ray_jobs.finetuning import LABELS, SOFT_TISSUE_HU
+from ray_jobs.finetuning import LABELS
 from ray_jobs.fold_steps import RESULTS, shown
 from ray_jobs.plan import Step
+from ray_jobs.pretraining import SOFT_TISSUE_HU
 from ray_jobs.recipes import Run, preprocess_parity, scaling, tiny
 from ray_jobs.steps import steps_of
 from reports.protocol import NAME
@@ -59,7 +60,7 @@ def test_parity_shows_the_network_both_windows() -> None:
     run = preprocess_parity()
     assert run.folds is not None
     own, other = run.folds.networks.values()
-    assert shown(run, own).window_hu == WINDOW_HU
-    assert shown(run, other) == changed(shown(run, own), window_hu=SOFT_TISSUE_HU)
+    assert shown(run, own).window_hu == SOFT_TISSUE_HU
+    assert shown(run, other) == changed(shown(run, own), window_hu=WINDOW_HU)
     steps = named(run)
     assert {"cohorts/bcv_cases", "cohorts/bcv_cases1"} <= steps.keys()

@@ -64,7 +64,7 @@ def test_every_volume_is_in_the_split_of_its_patient_and_in_no_other(corpus: Cor
 def test_a_volume_is_that_of_the_corpus_in_the_network_s_range(
     corpus: Corpus, cache: Cache
 ) -> None:
-    hu = Volumes(corpus, "train", cache=cache, windowed=False)
+    hu = Volumes(corpus, "train", cache=cache, window_hu=None)
     windowed = Volumes(corpus, "train", cache=cache)
     for number, row in enumerate(corpus.accepted()):
         array_XYZ = corpus.volume(row).array_XYZ
@@ -87,7 +87,7 @@ def test_crop_k_depends_on_the_seed_and_k_alone(corpus: Corpus, cache: Cache) ->
 
 
 def test_all_volumes_take_turns_and_every_place_is_drawn(corpus: Corpus, cache: Cache) -> None:
-    volumes = Volumes(corpus, "train", cache=cache, windowed=False)
+    volumes = Volumes(corpus, "train", cache=cache, window_hu=None)
     size = len(volumes)
     crops = Crops(volumes, CROP, count=size * 20)
     ids = []
@@ -130,7 +130,7 @@ def test_a_crop_beyond_the_count_is_the_end(corpus: Corpus) -> None:
 
 
 def test_a_volume_smaller_than_the_crop_stands_in_air(corpus: Corpus) -> None:
-    volumes = Volumes(corpus, "train", cache=None, windowed=False)
+    volumes = Volumes(corpus, "train", cache=None, window_hu=None)
     (item,) = Crops(volumes, (SIDE + 4, SIDE + 1, SIDE), count=1)
     whole = {each.id: each.ct_1XYZ for each in volumes}[item.id]
     assert torch.equal(item.ct_1XYZ[:, 2:-2, :-1], whole)
