@@ -131,7 +131,7 @@ def test_it_tells_of_every_fit_and_every_gap(made: Path) -> None:
 
 def test_the_page_has_curves_corpora_and_what_was_set_aside(made: Path) -> None:
     page = (made / "report" / "report.html").read_text()
-    for shown in ("lung_hu", "values that are not Hounsfield units", "fine-tuning loss"):
+    for shown in ("lungs, median HU", "values that are not Hounsfield units", "fine-tuning loss"):
         assert shown in page, shown
     assert "not HU" not in page  # a cause may name a file
 

@@ -104,9 +104,14 @@ def test_every_fit_is_under_its_parent_and_a_second_time_adds_nothing(
 
 
 def test_a_parent_holds_dice_gap_data_sets_and_what_its_encoder_was(
-    small: Study, store: Store
+    small: Study,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    log_study(small, store)
+    monkeypatch.setattr("synth_ct.kit.progress.LINE_EVERY_S", 0.0)
+    created = log_study(small, store).created
+    assert f"MLflow  {created}/{created}" in capsys.readouterr().err, "how far it is, is told"
     found = {run.info.run_name: run for run in runs_in(store)}
     synthetic, scratch = found["bcv/swin/synthetic"], found["bcv/swin/scratch"]
     cell = next(c for c in small.comparison.cells if c.arm == "synthetic")
