@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from synth_ct.cohort import Case, Cohort
 from synth_ct.kit.artifact import read_record
@@ -35,6 +35,15 @@ class FoldsRecipe(Recipe):
     held_out: int = Field(default=5, ge=1)
     """`paper_holdout`: patients that every fold is asked about (5 of BCV, 7 of MSD Spleen)."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _a_patient_in_each_fold(self) -> "FoldsRecipe":
+        if self.protocol == "paper_holdout" and self.inside < self.folds:
+            raise ValueError(
+                f"{self.inside} patients inside cannot fill {self.folds} folds; set inside to "
+                f"{self.folds} or more"
+            )
+        return self
 
 
 class Drawn(Recipe):

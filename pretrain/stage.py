@@ -26,7 +26,7 @@ from synth_ct.kit.effort import Effort, place_of
 from synth_ct.kit.loop import Training, own_slots
 from synth_ct.kit.numerics import numerics
 from synth_ct.kit.place import Place, fit
-from synth_ct.kit.recipe import Recipe
+from synth_ct.kit.recipe import Recipe, changed
 from synth_ct.kit.seeds import seed_for
 from synth_ct.kit.volume import WINDOW_HU
 
@@ -126,7 +126,10 @@ def _train(
     learner = PretrainLearner(backbone, heads, network.rate, network.weight_decay)
     source = _source(recipe, corpora)
     batches = Ahead(source, training, own_slots(training), place.device)
-    log = watched(place.log, network.alarms, training.global_batch)
+    alarms = network.alarms
+    if training.micro_batch == 1:  # features of one crop cannot differ from one another
+        alarms = changed(alarms, least_feature_sd=0.0)
+    log = watched(place.log, alarms, training.global_batch)
     try:
         averages = fit(learner, batches, training, replace(place, log=log))
     finally:

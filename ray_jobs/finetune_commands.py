@@ -149,9 +149,10 @@ def _organ_lines(organs: list[dict[str, Any]]) -> list[str]:
 
 def _gap_line(row: "GapRow") -> str:
     assert row.gap is not None, "it was run"
+    p = f"p {row.p:.3f}" if row.p_holm is None else f"p {row.p_holm:.3f} (Holm)"
     return (
         f"{row.arm} - {row.baseline}: {row.gap:+.1f} points of mean organ Dice "
-        f"[{row.lo:+.1f}, {row.hi:+.1f}], p {row.p:.3f}, {row.n_patients} patients; a true gap of "
+        f"[{row.lo:+.1f}, {row.hi:+.1f}], {p}, {row.n_patients} patients; a true gap of "
         f"{row.mde:.1f} would be shown"
     )
 

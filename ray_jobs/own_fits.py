@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from finetune.cases import cases_stage
 from finetune.folds import FoldsRecipe, draw, folds_stage
 from finetune.shown import Shown, shown_in_pretraining
@@ -20,9 +18,8 @@ from finetune.stage import Finetuning, FitRecipe, fit_stage
 from pretrain.encoder import SCRATCH, Encoder
 from pretrain.objectives.mae import MaeRecipe
 from pretrain.stage import Network, PretrainRecipe, pretrain_stage
-from ray_jobs.cluster import joins
 from ray_jobs.fold_steps import RESULTS, Collected, collect
-from ray_jobs.plan import Step
+from ray_jobs.plan import Step, demand_gpu
 from ray_jobs.recipes import Run
 from reports.protocol import NAME, Contrast, Protocol, protocol_stage
 from synth_ct.cohort import Cohort
@@ -41,7 +38,8 @@ class Study:
 
     cohort: Cohort
     dataset: str
-    evidence: Literal["phantom", "real"]
+    evidence: Literal["plumbing", "phantom", "real"]
+    """The cohort's, unless the recipe trains for seconds."""
     arch: str
     """Of the recipe's fine-tuned networks."""
     finetuning: Finetuning
@@ -80,12 +78,12 @@ def study_of(
     first = next(encoder for encoder in encoders.values() if encoder is not None)
     arch, finetuning = _network(run, network, first)
     _demand_alike(encoders, finetuning)
-    _demand_gpu(run)
+    demand_gpu(run.name, run.gpus)
     assert run.folds is not None, "asked by _network"
     return Study(
         cohort=cohort,
         dataset=dataset_name(cases),
-        evidence=cohort.about["evidence"],
+        evidence="plumbing" if run.evidence == "plumbing" else cohort.about["evidence"],
         arch=arch,
         finetuning=finetuning,
         shown=finetuning.shown or shown_in_pretraining(first.adaptation.input),
@@ -146,29 +144,22 @@ def _demand_alike(encoders: Mapping[str, Encoder | None], finetuning: Finetuning
     first, *others = (encoder for encoder in encoders.values() if encoder is not None)
     for other in others:
         ours, theirs = _compared(first, finetuning), _compared(other, finetuning)
-        if fields := [name for name in ours if ours[name] != theirs.get(name)]:
-            told = ", ".join(f"{name} {ours[name]} against {theirs.get(name)}" for name in fields)
+        if fields := [name for name in ours.keys() & theirs if ours[name] != theirs[name]]:
+            told = ", ".join(f"{n} {ours[n]} against {theirs[n]}" for n in sorted(fields))
             raise ValueError(
-                f"{first.folder} and {other.folder} cannot be compared: {told}; take encoders of "
-                "one architecture and grid, or fine-tune each with an OUT of its own"
+                f"{first.folder} and {other.folder} cannot be compared: {told}; take encoders that "
+                "differ in their corpus alone, or fine-tune each with an OUT of its own"
             )
 
 
 def _compared(encoder: Encoder, finetuning: Finetuning) -> dict[str, Any]:
     about = encoder.adaptation
     fields = {"transferred": about.transferred, **about.architecture.model_dump()}
+    if about.arm != SCRATCH:
+        fields |= {"objective": about.objective, "steps": about.steps, "seed": about.seed}
     if finetuning.shown is None:
         fields |= shown_in_pretraining(about.input).model_dump()
     return fields
-
-
-def _demand_gpu(run: Run) -> None:
-    here = torch.cuda.device_count()
-    if run.gpus > here and not joins():
-        raise ValueError(
-            f"a fit of recipe {run.name} needs {run.gpus:g} GPU and this machine has {here}; run "
-            "where there is one, or say --set gpus=0 for the CPU, or --recipe tiny to try it out"
-        )
 
 
 # ---- the root ----------------------------------------------------------------------------------

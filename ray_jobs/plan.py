@@ -134,6 +134,16 @@ def demand_possible(missing: Sequence[Step], root: Path) -> None:
         raise ValueError(". ".join(faults))
 
 
+def demand_gpu(recipe: str, gpus: float) -> None:
+    """A single training on a person's own data never falls back to the CPU unasked."""
+    here = torch.cuda.device_count()
+    if gpus > here and not joins():
+        raise ValueError(
+            f"a training of recipe {recipe} needs {gpus:g} GPU and this machine has {here}; run "
+            "where there is one, or say --set gpus=0 for the CPU, or --recipe tiny to try it out"
+        )
+
+
 def _elsewhere(step: Step) -> bool:
     """Only the cluster knows the GPUs of a cluster."""
     return step.where == "task" and joins()

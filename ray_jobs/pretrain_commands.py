@@ -62,14 +62,15 @@ def _recipe(
 ) -> "PretrainRecipe":
     """That network of that run, on this corpus."""
     from pretrain.stage import PretrainRecipe
+    from ray_jobs.plan import demand_gpu
     from ray_jobs.recipes import find_recipe, with_settings
     from synth_ct.kit.recipe import changed
 
     try:
-        plan = with_settings(find_recipe(name), settings).pretraining
+        run = with_settings(find_recipe(name), settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    networks = plan.networks if plan else {}
+    networks = run.pretraining.networks if run.pretraining else {}
     if network not in networks:
         there = ", ".join(networks) or "none"
         raise typer.BadParameter(f"recipe {name} has no network {network!r}; there are {there}")
@@ -79,11 +80,12 @@ def _recipe(
             f"the volumes of {corpus.folder} have several spacings, and a network learns on one "
             "grid: bring them to one spacing before `synth-ct corpus adopt`"
         )
+    demand_gpu(run.name, run.gpus)
     x, y, z = corpus.about.spacing_mm
     return PretrainRecipe(
         network=changed(found, training=changed(found.training, seed=seed)),
         arm="own",
-        evidence=corpus.about.evidence,
+        evidence="plumbing" if run.evidence == "plumbing" else corpus.about.evidence,
         spacing_mm=(x, y, z),
     )
 

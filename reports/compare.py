@@ -262,7 +262,8 @@ def _cell(arm: Arm, evidence: str, protocol: Protocol) -> Cell:
     lo, hi = seeded_interval(arm.dice_SN, random, protocol.level, protocol.resamples)
     outcomes = Counter(score.outcome for fit in arm.fits for score in fit.scores)
     dice = float(arm.dice_SN.mean())
-    stands_beside = evidence == "real" and arm.arm == SCRATCH
+    all_labels = all(fit.config["finetuning"]["labels"] == 1 for fit in arm.fits)
+    stands_beside = evidence == "real" and arm.arm == SCRATCH and all_labels
     nsd = [fmean(endpoint(_of_seed(arm, seed), "nsd").values()) for seed in protocol.seeds]
     return Cell(
         dataset=arm.dataset,

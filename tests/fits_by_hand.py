@@ -18,7 +18,12 @@ PROTOCOL = Protocol(
     folds=2,
     resamples=400,
 )
-FINETUNING = {"network": "small", "checkpoint": "last", "training": {"steps": 100}}
+FINETUNING = {
+    "network": "small",
+    "checkpoint": "last",
+    "labels": 1.0,
+    "training": {"steps": 100},
+}
 Dice = Callable[[str, int, int, int], float]
 """(arm, seed, patient, label) -> Dice."""
 

@@ -26,6 +26,9 @@ Resampled = Float[ndarray, "b"]
 LEVEL = 0.95
 FEWEST = 5
 """Two values give a bootstrap three different means: an interval of no width."""
+MOST_WITHOUT_SPREAD = 0.01
+"""Of the resamples. Where nearly all patients agree, more drew one value only, and what the others
+say is no sample of anything."""
 RESAMPLES = 10_000
 EXACT_UP_TO = 14
 """With so many patients all 2^14 signs are tried; with more they are drawn."""
@@ -235,13 +238,15 @@ def _outside(margin: float, mean: float, error: float, t_B: Resampled) -> float:
 
 
 def _bootstrap_t(values_N: Values, random: np.random.Generator, resamples: int) -> Resampled:
-    """(m* - m) / se* of resamples of the patients; those that drew one value only have no se."""
+    """(m* - m) / se* of resamples of the patients; Student's t where too many have no se."""
     drawn_BN = values_N[random.integers(len(values_N), size=(resamples, len(values_N)))]
     error_B = drawn_BN.std(1, ddof=1) / np.sqrt(len(values_N))
     shift_B = drawn_BN.mean(1) - values_N.mean()
     some_B = np.ptp(drawn_BN, axis=1) > 0
+    if len(values_N) < FEWEST or some_B.mean() < 1 - MOST_WITHOUT_SPREAD:
+        return _student(float(len(values_N) - 1), resamples)
     t_B: Resampled = shift_B[some_B] / error_B[some_B]
-    return t_B if t_B.size else np.zeros(1)
+    return t_B
 
 
 def _seeded_bootstrap_t(
@@ -256,9 +261,17 @@ def _seeded_bootstrap_t(
     error_B = np.sqrt(of_patients_B + of_seeds_B)
     some_B = np.ptp(drawn_BSN, axis=(1, 2)) > 0
     some_B &= error_B > 0
+    if patients < FEWEST or some_B.mean() < 1 - MOST_WITHOUT_SPREAD:
+        return _student(float(seeded_spread(values_SN)[2]), resamples)
     shift_B = drawn_BSN.mean((1, 2)) - values_SN.mean()
     t_B: Resampled = shift_B[some_B] / error_B[some_B]
-    return t_B if t_B.size else np.zeros(1)
+    return t_B
+
+
+def _student(degrees: float, count: int) -> Resampled:
+    """Equally probable values of Student's t."""
+    t_B: Resampled = stats.t.ppf((np.arange(count) + 0.5) / count, degrees)
+    return t_B
 
 
 def _variances(values_BSN: Float[ndarray, "b s n"]) -> tuple[Resampled, Resampled]:

@@ -51,7 +51,8 @@ def read_labels(
             "no voxel is labelled, so there is nothing to learn or to score",
             "label at least one structure, or leave the case out",
         )
-    return labels, tuple(f"label_{note}" for note in raw.notes)
+    there = LabelMap(labels.array_XYZ, image.affine)  # the same voxels, to the last digit
+    return there, tuple(f"label_{note}" for note in raw.notes)
 
 
 def refuse_unknown(raw: RawVolume, classes: Mapping[int, str]) -> None:

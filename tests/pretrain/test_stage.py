@@ -7,6 +7,7 @@ import pytest
 import torch
 from corpora import make_corpus
 
+from pretrain.alarms import Alarms
 from pretrain.arms import Arm
 from pretrain.backbones import UNetSizes, build
 from pretrain.crops import Ahead
@@ -18,6 +19,7 @@ from pretrain.stage import Network, PretrainRecipe, pretrain_stage
 from synth_ct.kit.artifact import Record, publish
 from synth_ct.kit.effort import Effort
 from synth_ct.kit.loop import Training
+from synth_ct.kit.recipe import changed
 
 SPACING = (20.0, 20.0, 20.0)
 NETWORK = Network(
@@ -141,3 +143,28 @@ def test_each_process_reads_ahead_what_is_its_own() -> None:
     batches.close()
     assert asked[:4] == [2, 3, 8, 9]
     assert set(asked[4:]) <= {14}
+
+
+def test_an_arm_with_too_few_volumes_is_refused_instead_of_seeing_fewer(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"has \d+ training volumes, and every arm is to see 60"):
+        made("synthetic", tmp_path / "out", inputs, volumes=60)
+
+
+def test_a_window_of_its_own_reaches_the_network_and_the_record(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    soft = changed(NETWORK, window_hu=(-175.0, 250.0))
+    encoder = made("real", tmp_path / "soft", inputs, network=soft)
+    assert encoder.adaptation.input.window_hu == (-175.0, 250.0)
+    wide = made("real", tmp_path / "wide", inputs)
+    assert any((encoder.tensors[k] != wide.tensors[k]).any() for k in wide.tensors)
+
+
+def test_a_batch_of_one_is_not_taken_for_a_collapse(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    training = changed(NETWORK.training, global_batch=1, micro_batch=1)
+    network = changed(NETWORK, training=training, alarms=Alarms(after=1, over=1))
+    made("real", tmp_path / "out", inputs, network=network)

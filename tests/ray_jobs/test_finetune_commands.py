@@ -57,7 +57,7 @@ def test_fits_of_all_folds_are_made_once_and_told_by_organ(
     assert first["results"] is None
     told = asked(capsys, *command)
     assert told.keys() == {"out", "dataset", "evidence", "fits", "organs", "gaps", "results"}
-    assert (told["dataset"], told["evidence"]) == ("boxes_1", "phantom")
+    assert (told["dataset"], told["evidence"]) == ("boxes_1", "plumbing")
     assert [fit["status"] for fit in told["fits"]] == ["made", "made", "done"]
     organs = {row["organ"]: row for row in told["organs"]}
     assert {*organs} == {*CLASSES.values()}

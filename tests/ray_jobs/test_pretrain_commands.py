@@ -41,7 +41,7 @@ def test_a_corpus_becomes_an_encoder_and_a_second_call_makes_nothing(
     assert synth_ct("pretrain", corpus, out, *SHORT, "--seed", 7, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told.keys() == {"out", "steps", "seed", "evidence", "probe"}
-    assert (told["steps"], told["seed"], told["evidence"]) == (3, 7, "phantom")
+    assert (told["steps"], told["seed"], told["evidence"]) == (3, 7, "plumbing")
     assert told["probe"].keys() == {"untrained", "trained", "gain"}
     made = Encoder.open(out)
     assert (made.adaptation.arm, made.adaptation.seed) == ("own", 7)

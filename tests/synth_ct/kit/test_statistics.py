@@ -259,3 +259,19 @@ def test_a_false_claim_is_as_probable_as_its_paper_says(rng: np.random.Generator
     assert s.false_claim_p(b - a) == pytest.approx(expected)
     assert s.false_claim_p(np.zeros(5)) == 0.5
     assert s.false_claim_p(np.ones(5)) == 0.0
+
+
+def test_where_nearly_all_patients_agree_the_interval_is_students() -> None:
+    sparse_N = np.array([5.0] + [0.0] * 29)
+    lo, hi = s.mean_interval(sparse_N, np.random.default_rng(0))
+    reach = stats.t.ppf(0.975, 29) * sparse_N.std(ddof=1) / np.sqrt(30)
+    np.testing.assert_allclose((lo, hi), (1 / 6 - reach, 1 / 6 + reach), rtol=1e-3)
+    several_SN = np.stack([sparse_N, sparse_N])
+    np.testing.assert_allclose(
+        s.seeded_interval(several_SN, np.random.default_rng(0)), (lo, hi), rtol=1e-2
+    )
+
+
+def test_two_patients_far_apart_show_no_equivalence() -> None:
+    apart_N = np.array([-50.0, 50.5])
+    assert s.equivalence_p(apart_N, 1.0, np.random.default_rng(0)) > 0.4

@@ -133,6 +133,12 @@ def test_a_tenth_of_a_voxel_is_rounding_and_a_fifth_is_not(tmp_path: Path) -> No
         read_labelled(case(tmp_path, organs(), shifted(0.4)), tmp_path, CLASSES)
 
 
+def test_labels_lie_where_their_image_lies_to_the_last_digit(tmp_path: Path) -> None:
+    made = read_labelled(case(tmp_path, organs(), shifted(0.15)), tmp_path, CLASSES)
+    volume, labels = (nib.load(tmp_path / file) for file in (made.file, made.label_file))
+    np.testing.assert_array_equal(volume.affine, labels.affine)
+
+
 def test_a_case_without_a_single_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="E_LBL_EMPTY"):
         read_labelled(case(tmp_path, np.zeros(SHAPE, np.uint8)), tmp_path, CLASSES)
