@@ -84,14 +84,19 @@ def paper_selection(
 ) -> tuple[Case, ...]:
     """The normal films style transfer learns from: `count` NORMAL of the train part, by seed.
 
-    The paper uses 1,000 normal radiographs without saying which. Where there are fewer, all.
+    The paper uses 1,000 normal radiographs without saying which. Where there are fewer, all. Where
+    nobody said what any film shows, each may be normal.
     """
+    untold = not any(case.finding for case in cases)
     normal = sorted(
-        (case for case in cases if case.finding == "NORMAL" and case.split == "train"),
+        (c for c in cases if c.split == "train" and (untold or c.finding == "NORMAL")),
         key=lambda case: case.id,
     )
     if not normal:
-        raise ValueError("no NORMAL radiograph in the train part; style transfer needs some")
+        raise ValueError(
+            "no NORMAL radiograph in the train part, and style transfer learns from some; say so in "
+            "column `finding` of `ingest radiographs --patients`, or leave the column out for all"
+        )
     chosen = numpy_random(seed, "style").permutation(len(normal))[:count]
     return tuple(normal[i] for i in sorted(chosen.tolist()))
 

@@ -1,5 +1,6 @@
 """ChestXray2017: patients by name, divided anew; what does not belong is set aside."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,12 @@ def test_of_few_films_all_are_selected_and_of_none_it_says_so() -> None:
     assert len(paper_selection(cases(20))) == 8
     with pytest.raises(ValueError, match="no NORMAL"):
         paper_selection([])
+
+
+def test_where_no_film_has_a_finding_each_may_be_normal() -> None:
+    untold = [replace(case, finding="") for case in cases(20)]
+    chosen = paper_selection(untold)
+    assert {case.id for case in chosen} == {c.id for c in untold if c.split == "train"}
 
 
 @pytest.mark.real_data
