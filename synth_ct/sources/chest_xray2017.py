@@ -94,7 +94,7 @@ def paper_selection(
     )
     if not normal:
         raise ValueError(
-            "no NORMAL radiograph in the train part, and style transfer learns from some; say so in "
+            "no NORMAL radiograph in the train part, which style transfer learns from; say so in "
             "column `finding` of `ingest radiographs --patients`, or leave the column out for all"
         )
     chosen = numpy_random(seed, "style").permutation(len(normal))[:count]
