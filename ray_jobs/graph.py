@@ -179,11 +179,15 @@ def _work_off(course: _Course) -> None:
     import ray
     from ray.exceptions import RayError
 
+    # One for all steps: Ray queues each remote function apart, and may starve one of many. A
+    # process chooses its GPU once: a worker that holds one makes one step and ends.
+    on_cpu, on_gpu = ray.remote(_work), ray.remote(max_calls=1)(_work)
     try:
         while True:
             there = ray.cluster_resources()
             while (step := course.take(there)) is not None:
-                course.running[_handed_over(step, course.root)] = step
+                work = on_gpu if step.gpus else on_cpu
+                course.running[_handed_over(work, step, course.root)] = step
             if not course.running:
                 break
             (reference,), _ = ray.wait(list(course.running), num_returns=1)
@@ -198,18 +202,20 @@ def _work_off(course: _Course) -> None:
         _cancel(list(course.running))
 
 
-def _handed_over(step: Step, root: Path) -> Any:
+def _handed_over(work: Any, step: Step, root: Path) -> Any:
     import ray
 
-    # A GPU is chosen once in the life of a process: its worker makes one step and ends.
-    task = ray.remote(
-        num_cpus=1, num_gpus=step.gpus, max_calls=1 if step.gpus else 0, max_retries=TRIES - 1
-    )(_work)
     # Of an input the worker needs the name alone. Inside a list the step is not unpacked before
     # the worker has compared its code with ours.
     names = tuple(replace(source, make=None, inputs=()) for source in step.inputs)
     packed = [ray.put(replace(step, inputs=names))]
-    return task.options(name=step.name).remote(packed, root.resolve(), code_hash())
+    task = work.options(
+        name=step.name,
+        num_cpus=1,
+        num_gpus=step.gpus,
+        max_retries=TRIES - 1,
+    )
+    return task.remote(packed, root.resolve(), code_hash())
 
 
 def _cancel(references: Sequence[Any]) -> None:

@@ -98,6 +98,12 @@ def test_a_worker_makes_many_steps_with_one_thread(cluster: Cluster, tmp_path: P
     assert str(os.getpid()) not in {pid for pid, _ in said}
 
 
+def test_no_step_waits_while_many_later_ones_are_made(cluster: Cluster, tmp_path: Path) -> None:
+    go([task(f"fits/{n:02}", say_who, number=n) for n in range(24)], tmp_path, cluster)
+    order = [int(spent.name.removeprefix("fits/")) for spent in read_costs(tmp_path)]
+    assert max(place - number for place, number in enumerate(order)) <= 4
+
+
 def test_one_that_raises_stops_only_what_needs_it(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
