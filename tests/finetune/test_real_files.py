@@ -64,7 +64,7 @@ def test_real_labelled_ct_is_learned_from_predicted_and_scored(
     command = ["finetune", cohort, tmp_path / "out", "--encoder", encoder, "--folds=2", *few]
     assert synth_ct(*command, "--recipe=tiny") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["evidence"] == "real"
+    assert told["evidence"] == "plumbing"  # seconds of training, whatever the data
     opened = Cohort.open(cohort)
     fits = read_results(Path(told["results"]))
     scores = [score for fit in fits for score in fit.scores]
