@@ -256,7 +256,8 @@ def _write(path: Path, table: pa.Table, about: Mapping[str, Any]) -> None:
 def _read(path: Path, data: bytes, columns: Columns) -> tuple[pa.Table, dict[str, Any]]:
     """A table of ours and what its metadata say."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        # Without threads: those of `read_table` may outlive the process, which then aborts.
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
         about = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         _damaged(path, f"it cannot be read: {error}")

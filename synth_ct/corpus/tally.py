@@ -103,5 +103,6 @@ def distinct(corpus: Path, column: str) -> int:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    values = pq.read_table(corpus / MANIFEST, columns=[column])[column]
+    with pq.ParquetFile(corpus / MANIFEST, pre_buffer=False) as file:
+        values = file.read([column], use_threads=False)[column]
     return int(pc.count_distinct(pc.filter(values, pc.not_equal(values, "")))) if values else 0
