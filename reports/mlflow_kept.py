@@ -40,7 +40,7 @@ def read_runs(report: Path) -> Runs:
     if not path.is_file():
         raise ValueError(f"{report} holds no {KEPT}; nothing was kept there to be logged later")
     with pq.ParquetFile(path) as file:
-        table = file.read()
+        table = file.read(use_threads=False)  # as finetune.results reads, and why
     about = {name.decode(): text.decode() for name, text in table.schema.metadata.items()}
     runs = tuple(_run_of(row) for row in table.to_pylist())
     return Runs(experiment=about["experiment"], evidence=about["evidence"], runs=runs)
